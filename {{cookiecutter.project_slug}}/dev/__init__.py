@@ -1,0 +1,1 @@
+"""Tools for developing the service: in neither the wheel nor the image."""

@@ -1,0 +1,95 @@
+"""Ask the service a question, with the offline OpenAI behind it: `make demo` needs no key."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+
+from .offline_openai import Scripted, running
+
+STARTS_WITHIN = 60  # seconds; long, for a first import compiles everything
+QUESTION = {"messages": [{"role": "user", "content": "What is an event loop?"}]}
+
+
+@contextmanager
+def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
+    """`python -m` the package; ends it at the end of the block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = {
+        "OPENAI_API_KEY": "sk-offline-needs-no-key",
+        "OPENAI_BASE_URL": openai_url,
+        "OPENAI_MODEL": "offline",
+        "PORT": str(port),
+        "LOG_LEVEL": "WARNING",
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,  # which has no .env
+        subprocess.Popen(  # noqa: S603 - the Makefile names our own package
+            [sys.executable, "-m", package], env=os.environ | env, cwd=folder
+        ) as service,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        try:
+            wait_until_ready(service, client)
+            yield client
+        finally:
+            service.send_signal(signal.SIGTERM)
+            service.wait()
+
+
+def wait_until_ready(service: "subprocess.Popen[bytes]", client: httpx2.Client) -> None:
+    ends_at = time.monotonic() + STARTS_WITHIN
+    while service.poll() is None and time.monotonic() < ends_at:
+        try:
+            if client.get("/readyz").is_success:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.05)
+    sys.exit("The service did not start; what it printed says why.")
+
+
+def show(request: str, response: httpx2.Response) -> None:
+    print(f"\n$ {request}\nHTTP {response.status_code}")
+    print(json.dumps(response.json(), indent=2))
+
+
+def print_as_it_arrives(response: httpx2.Response) -> None:
+    for line in response.iter_lines():
+        name, _, value = line.partition(": ")
+        if name == "event":
+            event = value
+        elif name == "data" and event == "delta":
+            print(json.loads(value)["text"], end="", flush=True)
+        elif name == "data":
+            print(f"\nevent: {event}\ndata: {value}")
+
+
+def main(package: str) -> None:
+    with running(Scripted(chunk_delay=0.1)) as offline:
+        print(f"The offline OpenAI, which is no model, listens at {offline.url}")
+        print(f"Starting the service: python -m {package}")
+        with serving(package, offline.url) as client:
+            body = json.dumps(QUESTION)
+            show(f"POST /v1/chat {body}", client.post("/v1/chat", json=QUESTION))
+
+            print(f"\n$ POST /v1/chat/stream {body}")
+            with client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
+                print_as_it_arrives(response)
+
+            print("$ the same, while OpenAI says that the quota is used up")
+            offline.script(Scripted(status=429, type="insufficient_quota"))
+            show(f"POST /v1/chat {body}", client.post("/v1/chat", json=QUESTION))
+        print("\nThe service has stopped. With a key of yours in .env: make run")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""An HTTP service in front of OpenAI."""

@@ -1,0 +1,43 @@
+"""`python -m` this package: the service, with its settings applied."""
+
+import asyncio
+import sys
+from typing import NoReturn
+
+import uvicorn
+
+from . import key_check
+from .settings import SettingsError, load_settings
+from .telemetry import log_config
+
+EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
+
+
+def main() -> None:
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        _refuse(str(error))
+    # Before any worker is there: a supervisor would start a worker that refuses again and again.
+    if asyncio.run(key_check.try_key(settings)) is key_check.KeyStatus.REJECTED:
+        _refuse(key_check.SENTENCES[key_check.KeyStatus.REJECTED])
+    uvicorn.run(
+        f"{__package__}.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        log_config=log_config(settings),
+        access_log=False,
+        server_header=False,
+    )
+
+
+def _refuse(sentence: str) -> NoReturn:
+    sys.stderr.write(f"{sentence}\n")
+    sys.exit(EX_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

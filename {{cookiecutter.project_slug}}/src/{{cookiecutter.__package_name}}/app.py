@@ -1,0 +1,52 @@
+"""Puts the service together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import metadata
+from typing import TypedDict
+
+from fastapi import FastAPI
+
+from . import chat, health
+from .disconnects import CancelOnDisconnect
+from .errors import add_exception_handlers
+from .key_check import KeyCheck
+from .openai_service import OpenAIService
+from .settings import Settings, load_settings
+from .telemetry import RequestIdMiddleware
+
+
+class State(TypedDict):
+    """What a handler finds in `request.state`."""
+
+    openai_service: OpenAIService
+    key_check: KeyCheck
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application; without settings, from the environment.
+
+    Raises:
+        SettingsError: one or more are missing or wrong.
+    """
+    settings = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        key_check = KeyCheck(settings)
+        checking = asyncio.create_task(key_check.run())
+        async with OpenAIService.open(settings) as openai_service:
+            yield {"openai_service": openai_service, "key_check": key_check}
+        checking.cancel()
+
+    about = metadata(__package__)
+    app = FastAPI(
+        title=about["Name"], summary=about["Summary"], version=about["Version"], lifespan=lifespan
+    )
+    app.add_middleware(CancelOnDisconnect)
+    app.add_middleware(RequestIdMiddleware)  # added last, so it is outermost
+    add_exception_handlers(app)
+    app.include_router(health.router)
+    app.include_router(chat.router)
+    return app

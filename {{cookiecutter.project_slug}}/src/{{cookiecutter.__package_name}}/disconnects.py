@@ -1,0 +1,47 @@
+"""Stops the work for a caller who has left: nobody would read, but all would pay."""
+
+import asyncio
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class CancelOnDisconnect:
+    """Cancels the handling of a request once its caller has closed the connection.
+
+    What is awaited ends at once; a `def` handler learns of it from `anyio.from_thread`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        caller_left = asyncio.Event()
+        watcher: asyncio.Task[None] | None = None
+
+        with anyio.CancelScope() as handling:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                caller_left.set()
+                handling.cancel()
+
+            async def receive_body() -> Message:
+                nonlocal watcher
+                if watcher is not None:
+                    await caller_left.wait()
+                    return {"type": "http.disconnect"}
+                message = await receive()
+                if message["type"] == "http.request" and not message.get("more_body"):
+                    watcher = asyncio.create_task(watch())  # only now: it would read the body
+                return message
+
+            try:
+                await self.app(scope, receive_body, send)
+            finally:
+                if watcher is not None:
+                    watcher.cancel()

@@ -1,0 +1,191 @@
+"""What can go wrong, and its one mapping to problems (RFC 9457).
+
+ServiceError
+├── InvalidRequest                 422
+├── ModelNotAllowed                400
+├── DeadlineExceeded               504
+├── InternalError                  500
+└── UpstreamError                  502  OpenAI failed
+    ├── BrokenReply                502  it sent something that is no answer
+    ├── UpstreamRejectedInput      400
+    │   ├── ContextLengthExceeded  400
+    │   └── ContentFiltered        400
+    ├── UpstreamCredentials        502
+    ├── UpstreamModelUnavailable   502
+    ├── UpstreamRateLimited        503
+    ├── UpstreamQuotaExhausted     503
+    ├── UpstreamUnreachable        502
+    └── UpstreamTimeout            504
+
+Callers get the words of this module only: OpenAI's may echo the key.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .schemas import Problem
+from .telemetry import REQUEST_ID_HEADER, current_request_id
+
+logger = logging.getLogger(__name__)
+
+
+class ServiceError(Exception):
+    """A failure that has a problem of its own. The exception's text is for the log alone."""
+
+    status: ClassVar[int]
+    type: ClassVar[str]
+    title: ClassVar[str]
+    detail: str | None = None
+    """What the caller can do."""
+    retry_after: float | None = None
+    """Seconds after which the caller may try again."""
+    upstream_request_id: str | None = None
+    """What OpenAI's support asks for."""
+
+
+class InvalidRequest(ServiceError):
+    status, type, title = 422, "invalid-request", "The request does not validate"
+
+
+class ModelNotAllowed(ServiceError):
+    status, type, title = 400, "model-not-allowed", "This service does not offer the model"
+    detail = "Leave `model` out for the default."
+
+
+class DeadlineExceeded(ServiceError):
+    status, type, title = 504, "deadline-exceeded", "The answer took too long"
+
+
+class InternalError(ServiceError):
+    status, type, title = 500, "internal-error", "This service failed"
+
+
+class UpstreamError(ServiceError):
+    status, type, title = 502, "upstream-error", "OpenAI failed to answer"
+
+
+class BrokenReply(UpstreamError):
+    pass
+
+
+class UpstreamRejectedInput(UpstreamError):
+    status, type, title = (
+        400,
+        "upstream-rejected-input",
+        "OpenAI refused the messages or parameters",
+    )
+
+
+class ContextLengthExceeded(UpstreamRejectedInput):
+    type, title = "context-length-exceeded", "Messages and reply exceed what the model can hold"
+
+
+class ContentFiltered(UpstreamRejectedInput):
+    type, title = "content-filtered", "OpenAI's content filter refused the conversation"
+
+
+class UpstreamCredentials(UpstreamError):
+    type, title = "upstream-credentials", "OpenAI refused this service's key"
+
+
+class UpstreamModelUnavailable(UpstreamError):
+    type, title = "upstream-model-unavailable", "OpenAI does not offer the model to this service"
+
+
+class UpstreamRateLimited(UpstreamError):
+    status, type, title = 503, "upstream-rate-limited", "OpenAI's rate limit is reached"
+
+
+class UpstreamQuotaExhausted(UpstreamError):
+    status, type, title = 503, "upstream-quota-exhausted", "This service's OpenAI quota is used up"
+
+
+class UpstreamUnreachable(UpstreamError):
+    type, title = "upstream-unreachable", "The connection to OpenAI failed"
+
+
+class UpstreamTimeout(UpstreamError):
+    status, type, title = 504, "upstream-timeout", "OpenAI took too long"
+
+
+def log(error: ServiceError) -> None:
+    """Tell the operator what the caller is not told."""
+    cause = error.__cause__ or error
+    logger.log(
+        logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
+        "%s: %s: %s",
+        error.type,
+        type(cause).__name__,
+        cause,
+        extra={
+            "upstream_status": getattr(cause, "status_code", None),
+            "upstream_code": getattr(cause, "code", None),
+            "upstream_request_id": error.upstream_request_id,
+        },
+    )
+
+
+def to_problem(error: ServiceError, errors: list[dict[str, Any]] | None = None) -> Problem:
+    return Problem(
+        type=f"urn:problem-type:{error.type}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        request_id=current_request_id(),
+        upstream_request_id=error.upstream_request_id,
+        errors=errors,
+    )
+
+
+def _respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(problem.to_json(), problem.status, headers, "application/problem+json")
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Each handler is `async`: sync ones would wait for a free thread."""
+
+    @app.exception_handler(ServiceError)
+    async def on_service_error(request: Request, error: ServiceError) -> Response:
+        log(error)
+        after = error.retry_after
+        headers = None if after is None else {"Retry-After": str(math.ceil(after))}
+        return _respond(to_problem(error), headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        # Where and what, but not the value: it may be long, or secret.
+        errors = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
+        return _respond(to_problem(InvalidRequest(), errors=errors))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        problem = Problem(
+            type="about:blank",
+            title=HTTPStatus(error.status_code).phrase,
+            status=error.status_code,
+            detail=error.detail,
+            request_id=current_request_id(),
+        )
+        return _respond(problem, error.headers)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> Response:
+        # uvicorn logs the traceback. This answer passes no middleware, so its id is set here.
+        return _respond(to_problem(InternalError()), {REQUEST_ID_HEADER: current_request_id()})
+
+
+# For OpenAPI: the `responses` of an endpoint that calls OpenAI.
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": HTTPStatus(status).phrase,
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+    for status in (400, 422, 500, 502, 503, 504)
+}

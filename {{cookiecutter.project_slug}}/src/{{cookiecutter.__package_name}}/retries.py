@@ -1,0 +1,91 @@
+"""The one retry layer: what is tried again, after how long, and when to give up.
+
+The SDK's own retries are off: three times three would be nine paid calls.
+"""
+
+import logging
+from typing import Any
+
+import openai
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_base
+
+from . import errors
+from .deadline import Deadline
+from .settings import Settings
+from .upstream import retry_after, translate
+
+logger = logging.getLogger(__name__)
+
+# The SDK's own list, https://github.com/openai/openai-python#retries
+RETRIED_STATUSES = frozenset({408, 409, 429})
+RETRIED_ERRORS = (
+    errors.UpstreamUnreachable,
+    errors.UpstreamTimeout,
+    errors.UpstreamRateLimited,
+    errors.BrokenReply,
+)
+
+# Full jitter, in seconds: up to 0.5, 1, 2, 4, 8, 8 ...; the SDK's base and ceiling.
+# https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+backoff = wait_random_exponential(multiplier=0.5, max=8)
+
+
+def is_retried(error: BaseException) -> bool:
+    ours = translate(error)
+    if isinstance(ours, errors.UpstreamQuotaExhausted):
+        return False
+    if isinstance(error, openai.APIStatusError):
+        asked = error.response.headers.get("x-should-retry")
+        if asked in ("true", "false"):
+            return asked == "true"
+        return error.status_code in RETRIED_STATUSES or error.status_code >= 500
+    if isinstance(error, openai.APIError) and type(ours) is errors.UpstreamError:
+        return True  # an error inside a stream has no status: this is its 5xx
+    return isinstance(ours, RETRIED_ERRORS)
+
+
+class stop_before_deadline(stop_base):  # noqa: N801 - named as tenacity names its own
+    """Give up rather than begin a wait that would outlast the deadline."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return retry_state.upcoming_sleep >= self.deadline.remaining()
+
+
+def policy(settings: Settings, deadline: Deadline) -> dict[str, Any]:
+    """Arguments of tenacity's `Retrying` and `AsyncRetrying` for one call."""
+
+    def wait(state: RetryCallState) -> float:
+        asked = retry_after(_error(state))
+        return backoff(state) if asked is None else asked
+
+    return {
+        "retry": retry_if_exception(is_retried),
+        "wait": wait,
+        "stop": stop_after_attempt(settings.max_attempts) | stop_before_deadline(deadline),
+        "before_sleep": _log,
+        "reraise": True,
+    }
+
+
+def _error(state: RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome else None
+    assert error is not None  # noqa: S101 - tenacity asks for a wait only after a failure
+    return error
+
+
+def _log(state: RetryCallState) -> None:
+    error = _error(state)
+    logger.info(
+        "attempt %d failed with %s, the next in %.1f s",
+        state.attempt_number,
+        type(error).__name__,
+        state.upcoming_sleep,
+        extra={
+            "upstream_status": getattr(error, "status_code", None),
+            "upstream_request_id": getattr(error, "request_id", None),
+        },
+    )

@@ -1,0 +1,1 @@
+"""The service over real sockets, between a caller and the offline OpenAI."""

@@ -1,0 +1,191 @@
+"""Real servers on loopback: the service under test, and the offline OpenAI behind it."""
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+from tenacity import wait_none
+
+from {{ cookiecutter.__package_name }} import (
+    app,
+    key_check,
+    openai_service,
+    retries,
+    settings,
+    telemetry,
+)
+
+from dev.offline_openai import OfflineOpenAI, running
+
+# The one place that names the package: tests take its modules from here.
+__all__ = ["app", "key_check", "openai_service", "retries", "settings", "telemetry"]
+PACKAGE = app.__package__
+
+# The two properties of a handler style that show from outside.
+CALL_IS_ASYNC = inspect.iscoroutinefunction(openai_service.OpenAIService.call)
+CLIENT_IS_ASYNC = hasattr(openai_service, "AsyncOpenAI")
+
+KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
+QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}
+
+
+@dataclass
+class Service:
+    """The service under test, and a client that talks to it."""
+
+    url: str
+    client: httpx2.Client
+    server: uvicorn.Server
+
+    def chat(self, **body: Any) -> httpx2.Response:
+        return self.client.post("/v1/chat", json=QUESTION | body)
+
+    def stream(self, **body: Any) -> httpx2.Response:
+        """Ask for a stream and read it to its end."""
+        return self.client.post("/v1/chat/stream", json=QUESTION | body)
+
+    def post(self, endpoint: str) -> httpx2.Response:
+        return self.client.post(endpoint, json=QUESTION)
+
+
+def events(response: httpx2.Response) -> list[tuple[str, Any]]:
+    """The events of a stream: their names and their data."""
+    blocks = [block.split("\n") for block in response.text.split("\n\n") if block]
+    return [(name[len("event: ") :], json.loads(data[len("data: ") :])) for name, data in blocks]
+
+
+@contextmanager
+def ask_without_reading(service: Service, endpoint: str) -> Iterator[socket.socket]:
+    """A caller who asks and reads no answer; who leaves at the end of the block."""
+    body = json.dumps(QUESTION)
+    head = f"POST {endpoint} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    url = httpx2.URL(service.url)
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.connect((url.host, url.port or 0))
+        caller.sendall(f"{head}content-type: application/json\r\n\r\n{body}".encode())
+        yield caller
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
+    """Give a busy machine time, but not for ever."""
+    ends_at = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends_at, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees a real key: neither the environment's nor that of a `.env`."""
+    for name in os.environ:
+        if name.startswith("OPENAI_") or name.lower() in settings.Settings.model_fields:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _offline() -> Iterator[OfflineOpenAI]:
+    with running() as offline:
+        yield offline
+
+
+@pytest.fixture
+def offline(_offline: OfflineOpenAI) -> OfflineOpenAI:
+    _offline.reset()
+    return _offline
+
+
+@contextmanager
+def serving(application: Any) -> Iterator[Service]:
+    """The application behind uvicorn, in a thread."""
+    config = uvicorn.Config(application, port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=url, timeout=20) as client:
+            yield Service(url, client, server)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def make_settings(offline: OfflineOpenAI, **changed: Any) -> settings.Settings:
+    values: dict[str, Any] = {
+        "openai_api_key": KEY,
+        "openai_base_url": offline.url,
+        "openai_model": "gpt-test",
+        "attempt_timeout_seconds": 2,
+        "deadline_seconds": 5,
+    }
+    return settings.Settings(**values | changed)
+
+
+@pytest.fixture(scope="session")
+def serve(_offline: OfflineOpenAI) -> Iterator[Callable[..., Service]]:
+    """Start a service with these settings, or take the one that is already there."""
+    services: dict[str, Service] = {}
+    with ExitStack() as stack:
+
+        def start(**changed: Any) -> Service:
+            name = repr(changed)
+            if name not in services:
+                application = app.create_app(make_settings(_offline, **changed))
+                services[name] = stack.enter_context(serving(application))
+                wait_until(lambda: services[name].client.get("/readyz").is_success)
+                _offline.reset()
+            return services[name]
+
+        yield start
+        for service in services.values():  # all at once: each takes its time to stop
+            service.server.should_exit = True
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is not about the waits, they are not worth the time."""
+    monkeypatch.setattr(retries, "backoff", wait_none())
+
+
+@pytest.fixture
+def service(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
+    return serve()
+
+
+@contextmanager
+def process(**env: str) -> Iterator["subprocess.Popen[str]"]:
+    """`python -m` the package, with all that it prints in `stdout`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", PACKAGE],
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as popen:
+        try:
+            yield popen
+        finally:
+            popen.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

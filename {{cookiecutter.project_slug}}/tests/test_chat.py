@@ -1,0 +1,119 @@
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import KEY, QUESTION, Service, events
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+
+def test_chat_answers_with_reply_and_usage(service: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(reply="An end of a connection."))
+    response = service.chat()
+    assert response.status_code == 200
+    assert response.json() == {
+        "reply": "An end of a connection.",
+        "model": "gpt-test",
+        "finish_reason": "stop",
+        "usage": {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9},
+    }
+
+
+def test_chat_sends_what_was_asked(service: Service, offline: OfflineOpenAI) -> None:
+    service.chat(temperature=0.5, max_output_tokens=7)
+    (request,) = offline.received
+    assert request.body == QUESTION | {
+        "model": "gpt-test",
+        "temperature": 0.5,
+        "max_completion_tokens": 7,
+    }
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_chat_says_why_the_reply_ended(service: Service) -> None:
+    assert service.chat(max_output_tokens=2).json()["finish_reason"] == "length"
+
+
+def test_chat_hands_on_a_refusal(service: Service, offline: OfflineOpenAI) -> None:
+    message = '{"role": "assistant", "content": null, "refusal": "I will not."}'
+    choice = f'{{"index": 0, "finish_reason": "stop", "message": {message}}}'
+    offline.script(Scripted(body=f'{{"model": "gpt-test", "choices": [{choice}]}}'))
+    response = service.chat()
+    assert response.json() == {
+        "reply": "I will not.",
+        "model": "gpt-test",
+        "finish_reason": "stop",
+        "usage": None,
+    }
+
+
+def test_stream_sends_the_text_as_it_arrives_then_done(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply="An end\n\nof “a” connection."))
+    response = service.stream()
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *deltas, last = events(response)
+    assert {name for name, _ in deltas} == {"delta"}
+    assert "".join(data["text"] for _, data in deltas) == "An end\n\nof “a” connection."
+    assert len(deltas) > 1
+    usage = {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
+    assert last == ("done", {"model": "gpt-test", "finish_reason": "stop", "usage": usage})
+
+
+def test_stream_sends_the_first_text_before_the_last_is_there(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply="first second", hang_after=1))
+    with service.client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
+        assert '"first"' in next(response.iter_text())
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_request_may_name_an_allowed_model(
+    endpoint: str, serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(allowed_models="gpt-other, gpt-third")
+    assert service.client.post(endpoint, json=QUESTION | {"model": "gpt-third"}).is_success
+    assert offline.received[0].body["model"] == "gpt-third"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_another_model_is_refused_before_openai_is_asked(
+    endpoint: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    response = service.client.post(endpoint, json=QUESTION | {"model": "gpt-costly"})
+    assert response.status_code == 400
+    assert response.json()["type"] == "urn:problem-type:model-not-allowed"
+    assert offline.received == []
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({}, ["body", "messages"]),
+        ({"messages": []}, ["body", "messages"]),
+        ({"messages": [{"role": "robot", "content": "?"}]}, ["body", "messages", 0, "role"]),
+        (QUESTION | {"temperature": 3}, ["body", "temperature"]),
+        (QUESTION | {"max_output_tokens": 0}, ["body", "max_output_tokens"]),
+        (QUESTION | {"max_tokens": 5}, ["body", "max_tokens"]),
+    ],
+)
+def test_an_invalid_body_is_refused_with_the_place(
+    endpoint: str, body: dict[str, object], where: list[str], service: Service
+) -> None:
+    response = service.client.post(endpoint, json=body)
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == "urn:problem-type:invalid-request"
+    assert [error["loc"] for error in response.json()["errors"]] == [where]
+
+
+def test_a_body_that_is_no_json_is_refused_without_its_text(service: Service) -> None:
+    headers = {"content-type": "application/json"}
+    response = service.client.post("/v1/chat", content='{"secret"', headers=headers)
+    assert response.status_code == 422
+    assert "secret" not in response.text

@@ -1,0 +1,86 @@
+"""What happens upstream once the caller has gone."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import (
+    CALL_IS_ASYNC,
+    CLIENT_IS_ASYNC,
+    QUESTION,
+    Service,
+    ask_without_reading,
+    wait_until,
+)
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+
+@pytest.fixture
+def patient(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
+    """A service that ends nothing by itself while a test runs."""
+    return serve(attempt_timeout_seconds=20, deadline_seconds=20)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_no_attempt_is_begun_for_a_caller_who_left(
+    endpoint: str, patient: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=500, headers={"retry-after": "0.3"}))
+    with ask_without_reading(patient, endpoint):
+        wait_until(lambda: offline.received and offline.received[0].finished)
+    time.sleep(0.5)
+    assert len(offline.received) == 1
+
+
+@pytest.mark.skipif(not CLIENT_IS_ASYNC, reason="nobody can stop a thread that awaits a reply")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_under_way_is_closed(
+    endpoint: str, patient: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(delay=60))
+    with ask_without_reading(patient, endpoint):
+        wait_until(lambda: offline.received)
+    wait_until(lambda: offline.received[0].left_at)
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 2] if CALL_IS_ASYNC else [1, 2])
+def test_a_stream_is_closed_though_the_upstream_is_silent(
+    chunks: int, patient: Service, offline: OfflineOpenAI
+) -> None:
+    """Also before its first chunk, but for `def` handlers, whose thread nobody can stop then."""
+    offline.script(Scripted(reply="one two three", hang_after=chunks))
+    with ask_without_reading(patient, "/v1/chat/stream") as caller:
+        wait_until(lambda: offline.received)
+        if chunks:
+            assert caller.recv(1)
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_stream_is_closed_while_chunks_come(patient: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(words=100_000))
+    with patient.client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
+        next(response.iter_text())
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_reader_who_does_not_read_holds_the_upstream_back(
+    patient: Service, offline: OfflineOpenAI
+) -> None:
+    """The buffers of the sockets fill, and no memory of the service's."""
+    offline.script(Scripted(reply="x" * 100_000, words=400))
+    with ask_without_reading(patient, "/v1/chat/stream"):
+        time.sleep(0.5)
+        assert not offline.received[0].finished
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_the_service_serves_on_after_callers_left(patient: Service, offline: OfflineOpenAI) -> None:
+    for _ in range(50):
+        offline.script(Scripted(reply="one two three", hang_after=1))
+        with ask_without_reading(patient, "/v1/chat/stream") as caller:
+            assert caller.recv(1)
+    assert patient.chat().is_success
+    assert patient.stream().is_success

@@ -1,0 +1,191 @@
+"""The table of problems: for both endpoints, before the first chunk and after it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import KEY, Service, app, events, make_settings, serving
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+# Each of these is an answer of OpenAI's, with the status and the type of our problem.
+PROBLEMS = [
+    (Scripted(status=400), (400, "upstream-rejected-input")),
+    (Scripted(status=413), (400, "upstream-rejected-input")),
+    (Scripted(status=422), (400, "upstream-rejected-input")),
+    (Scripted(status=400, code="context_length_exceeded"), (400, "context-length-exceeded")),
+    (Scripted(status=400, code="content_filter"), (400, "content-filtered")),
+    (Scripted(status=400, code="content_policy_violation"), (400, "content-filtered")),
+    (Scripted(status=401, code="invalid_api_key"), (502, "upstream-credentials")),
+    (Scripted(status=403), (502, "upstream-credentials")),
+    (Scripted(status=404, code="model_not_found"), (502, "upstream-model-unavailable")),
+    (Scripted(status=405), (502, "upstream-error")),
+    (Scripted(status=408), (504, "upstream-timeout")),
+    (Scripted(status=409), (502, "upstream-error")),
+    (Scripted(status=429, code="rate_limit_exceeded"), (503, "upstream-rate-limited")),
+    (Scripted(status=429, type="insufficient_quota"), (503, "upstream-quota-exhausted")),
+    (Scripted(status=429, code="project_spend_limit_exceeded"), (503, "upstream-quota-exhausted")),
+    (Scripted(status=500), (502, "upstream-error")),
+    (Scripted(status=503), (502, "upstream-error")),
+    (Scripted(drop=True), (502, "upstream-unreachable")),
+    (Scripted(delay=60), (504, "upstream-timeout")),
+]
+
+BROKEN_REPLIES = [
+    "<html>Sign in to the hotel's network</html>",
+    "{",
+    "[]",
+    "{}",
+    '{"model": "gpt-test", "choices": [{}]}',
+    '{"model": "gpt-test", "choices": [{"message": {"content": 3}}]}',
+]
+
+BROKEN_STREAMS = [
+    "<html>Sign in to the hotel's network</html>",
+    "data: {\n\n",
+    "data: []\n\n",
+    "data: \udcff\n\n",
+    "data: [DONE]\n\n",
+    ": only a comment\n\n",
+]
+
+
+@pytest.fixture
+def hasty(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
+    """A service that does not try again."""
+    return serve(max_attempts=1, attempt_timeout_seconds=0.5)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(("answer", "problem"), PROBLEMS)
+def test_a_failure_of_openai_becomes_a_problem(
+    endpoint: str,
+    answer: Scripted,
+    problem: tuple[int, str],
+    hasty: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    offline.script(answer)
+    status, kind = problem
+    response = hasty.post(endpoint)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["status"], body["type"]) == (status, f"urn:problem-type:{kind}")
+    assert body["title"]
+    assert body["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("body", BROKEN_REPLIES)
+def test_a_reply_that_is_none_becomes_a_problem(
+    body: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(body=body))
+    response = hasty.chat()
+    assert response.status_code == 502
+    assert response.json()["type"] == "urn:problem-type:upstream-error"
+
+
+@pytest.mark.parametrize("body", BROKEN_STREAMS)
+def test_a_stream_that_is_none_becomes_a_problem(
+    body: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    response = hasty.stream()
+    assert response.status_code == 502
+    assert response.json()["type"] == "urn:problem-type:upstream-error"
+
+
+def test_an_address_where_nobody_listens_becomes_a_problem(serve: Callable[..., Service]) -> None:
+    nowhere = OfflineOpenAI()
+    nowhere.url = "http://127.0.0.1:9/v1"
+    with serving(app.create_app(make_settings(nowhere, max_attempts=1))) as service:
+        for endpoint in ENDPOINTS:
+            kind = service.post(endpoint).json()["type"]
+            assert kind == "urn:problem-type:upstream-unreachable"
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "kind"),
+    [
+        ({"cut_after": 2}, 502, "upstream-unreachable"),
+        ({"end_after": 2}, 502, "upstream-error"),
+        ({"hang_after": 2}, 504, "upstream-timeout"),
+        ({"error_after": 2, "type": "server_error"}, 502, "upstream-error"),
+        ({"error_after": 2, "code": "rate_limit_exceeded"}, 503, "upstream-rate-limited"),
+        ({"error_after": 2, "code": "insufficient_quota"}, 503, "upstream-quota-exhausted"),
+    ],
+)
+def test_a_failure_inside_a_stream_becomes_its_last_event(
+    how: dict[str, Any], status: int, kind: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply="one two three", **how))
+    response = hasty.stream()
+    assert response.status_code == 200
+    *deltas, (name, problem) = events(response)
+    assert [data["text"].strip() for _, data in deltas] == ["one", "two"]
+    assert name == "error"
+    assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:{kind}")
+    assert problem["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_callers_get_openais_request_id_but_not_its_words(
+    endpoint: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong key: {KEY}"))
+    response = hasty.post(endpoint)
+    assert response.json()["upstream_request_id"].startswith("req_offline_")
+    assert KEY not in response.text
+    assert "Wrong key" not in response.text
+
+
+def test_openais_words_inside_a_stream_stay_here(hasty: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(error_after=1, message=f"Wrong key: {KEY}"))
+    assert "Wrong key" not in hasty.stream().text
+
+
+def test_the_log_has_what_an_operator_needs(
+    hasty: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    offline.script(Scripted(status=400, code="unsupported_value", message="no temperature"))
+    with caplog.at_level(logging.INFO):
+        problem = hasty.chat().json()
+    (record,) = [r for r in caplog.records if "upstream-rejected-input" in r.getMessage()]
+    assert "no temperature" in record.getMessage()
+    fields = vars(record)
+    assert fields["upstream_status"] == 400
+    assert fields["upstream_code"] == "unsupported_value"
+    assert fields["upstream_request_id"] == problem["upstream_request_id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/v1/chat", 405)]
+)
+def test_what_no_endpoint_answers_is_a_problem_too(
+    method: str, path: str, status: int, service: Service
+) -> None:
+    response = service.client.request(method, path)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.json()["type"], response.json()["status"]) == ("about:blank", status)
+
+
+def test_a_bug_of_ours_is_a_problem_without_its_text(
+    offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = app.create_app(make_settings(offline))
+
+    @application.get("/bug")
+    async def bug() -> None:
+        raise ValueError("what nobody should see")
+
+    with serving(application) as service:
+        response = service.client.get("/bug", headers={"x-request-id": "the-bug"})
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:problem-type:internal-error"
+    assert "nobody" not in response.text
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "the-bug"
+    assert "what nobody should see" in caplog.text

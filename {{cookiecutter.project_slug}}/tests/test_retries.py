@@ -1,0 +1,160 @@
+"""What is tried again, and after how long: measured at the upstream."""
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from itertools import pairwise
+
+import pytest
+
+from .conftest import Service
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+# Clocks of two threads, read at the two ends of a socket.
+TOLERANCE = 0.02
+
+
+def waits(offline: OfflineOpenAI) -> list[float]:
+    """Seconds between the attempts; the upstream's answers take no time."""
+    return [after.at - before.at for before, after in pairwise(offline.received)]
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Scripted(status=408),
+        Scripted(status=409),
+        Scripted(status=429, code="rate_limit_exceeded"),
+        Scripted(status=500),
+        Scripted(status=529),
+        Scripted(status=400, headers={"x-should-retry": "true"}),
+        Scripted(drop=True),
+        Scripted(delay=60),
+        Scripted(body="<html>", content_type="text/html"),
+        Scripted(error_after=0, type="server_error"),
+        Scripted(cut_after=0),
+        Scripted(end_after=0),
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    endpoint: str, failure: Scripted, serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(attempt_timeout_seconds=0.3)
+    offline.script(failure)
+    assert service.post(endpoint).status_code == 200
+    in_stream_only = failure.error_after == 0 or failure.cut_after == 0 or failure.end_after == 0
+    expected = 1 if endpoint == "/v1/chat" and in_stream_only and failure.cut_after is None else 2
+    assert len(offline.received) == expected
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Scripted(status=400),
+        Scripted(status=401, code="invalid_api_key"),
+        Scripted(status=403),
+        Scripted(status=404),
+        Scripted(status=422),
+        Scripted(status=429, code="insufficient_quota"),
+        Scripted(status=429, type="insufficient_quota", headers={"x-should-retry": "true"}),
+        Scripted(status=500, headers={"x-should-retry": "false"}),
+    ],
+)
+def test_what_will_not_pass_is_tried_once(
+    endpoint: str, failure: Scripted, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(failure)
+    assert service.post(endpoint).status_code >= 400
+    assert len(offline.received) == 1
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_attempts_end_with_the_last_failure(
+    endpoint: str, serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(max_attempts=2)
+    offline.script(Scripted(status=500), Scripted(status=429), Scripted(status=500))
+    assert service.post(endpoint).json()["type"] == "urn:problem-type:upstream-rate-limited"
+    assert len(offline.received) == 2
+
+
+def test_the_sdk_does_not_try_again_by_itself(service: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(status=500))
+    service.chat()
+    assert {r.headers["x-stainless-retry-count"] for r in offline.received} == {"0"}
+
+
+def test_a_stream_that_has_begun_is_not_tried_again(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(cut_after=1))
+    assert "event: error" in service.stream().text
+    assert len(offline.received) == 1
+
+
+def test_waits_grow_up_to_their_bounds(service: Service, offline: OfflineOpenAI) -> None:
+    """Full jitter: any wait from nothing up to 0.5, 1 and 2 s, plus what a busy machine adds."""
+    offline.script(Scripted(status=500, times=3))
+    assert service.chat().is_success
+    assert all(wait < bound + 0.5 for wait, bound in zip(waits(offline), (0.5, 1, 2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({"retry-after": "1"}, 1.0),
+        ({"retry-after": "0.4"}, 0.4),
+        ({"retry-after-ms": "400"}, 0.4),
+        ({"retry-after-ms": "400", "retry-after": "60"}, 0.4),
+        ({"retry-after-ms": "soon", "retry-after": "0.4"}, 0.4),
+    ],
+)
+def test_openai_says_how_long_to_wait(
+    headers: dict[str, str], asked: float, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=429, headers=headers))
+    assert service.chat().is_success
+    (wait,) = waits(offline)
+    assert wait > asked - TOLERANCE
+
+
+def test_openai_says_until_when_to_wait(service: Service, offline: OfflineOpenAI) -> None:
+    until = int(time.time()) + 2
+    offline.script(Scripted(status=503, headers={"retry-after": formatdate(until, usegmt=True)}))
+    assert service.chat().is_success
+    assert time.time() > until - TOLERANCE
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize(
+    "nonsense",
+    ["-5", "0", "nan", "inf", "1e999", "soon", "", "Mon, 01 Jan 2001 00:00:00 GMT"],
+)
+def test_a_senseless_wait_is_not_obeyed(
+    nonsense: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    """Obeyed, it would outlast the deadline, or come to nothing or to a traceback."""
+    offline.script(Scripted(status=429, headers={"retry-after": nonsense}))
+    assert service.chat().is_success
+    assert len(offline.received) == 2
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("asked", "told"), [("100", "100"), ("99.2", "100"), ("999999999", "86400")]
+)
+def test_a_wait_beyond_the_deadline_is_handed_to_the_caller(
+    endpoint: str, asked: str, told: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=429, headers={"retry-after": asked}))
+    started = time.monotonic()
+    response = service.post(endpoint)
+    assert time.monotonic() - started < 4, "waited for the deadline of 5 s"
+    assert (response.status_code, response.headers["retry-after"]) == (503, told)
+    assert len(offline.received) == 1
