@@ -25,7 +25,6 @@ VARIANTS = {
             f"src/PACKAGE/chat_{style}.py": "src/PACKAGE/chat.py",
             f"src/PACKAGE/openai_service_{style}.py": "src/PACKAGE/openai_service.py",
             f"tests/test_openai_service_{style}.py": "tests/test_openai_service.py",
-            f"tests/test_openai_service_{style}.py": "tests/test_openai_service.py",
         }
         for style in ("to_thread", "sync", "async")
     },

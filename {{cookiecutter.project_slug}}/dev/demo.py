@@ -33,7 +33,7 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
     }
     with (
         tempfile.TemporaryDirectory() as folder,  # which has no .env
-        subprocess.Popen(  # noqa: S603 - the Makefile names our own package
+        subprocess.Popen(
             [sys.executable, "-m", package], env=os.environ | env, cwd=folder
         ) as service,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,

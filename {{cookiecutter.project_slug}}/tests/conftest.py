@@ -21,6 +21,7 @@ from tenacity import wait_none
 
 from {{ cookiecutter.__package_name }} import (
     app,
+    completions,
     key_check,
     openai_service,
     retries,
@@ -31,7 +32,7 @@ from {{ cookiecutter.__package_name }} import (
 from dev.offline_openai import OfflineOpenAI, running
 
 # The one place that names the package: tests take its modules from here.
-__all__ = ["app", "key_check", "openai_service", "retries", "settings", "telemetry"]
+__all__ = ["app", "completions", "key_check", "openai_service", "retries", "settings", "telemetry"]
 PACKAGE = app.__package__
 
 # The two properties of a handler style that show from outside.

@@ -112,6 +112,22 @@ def test_an_invalid_body_is_refused_with_the_place(
     assert [error["loc"] for error in response.json()["errors"]] == [where]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        '{"messages": [{"role": "user", "content": "?"}], "model": "\\ud800"}',
+        '{"messages": [{"role": "user", "content": "?"}], "\\ud800": 1}',
+        '{"messages": [{"role": "user", "content": "?"}], "temperature": NaN}',
+    ],
+)
+def test_what_json_cannot_carry_on_is_refused(body: str, service: Service) -> None:
+    headers = {"content-type": "application/json"}
+    response = service.client.post("/v1/chat", content=body, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:problem-type:invalid-request"
+
+
 def test_a_body_that_is_no_json_is_refused_without_its_text(service: Service) -> None:
     headers = {"content-type": "application/json"}
     response = service.client.post("/v1/chat", content='{"secret"', headers=headers)

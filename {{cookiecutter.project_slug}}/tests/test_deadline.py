@@ -12,7 +12,7 @@ EXCEEDED = (504, "urn:problem-type:deadline-exceeded")
 
 @pytest.fixture
 def brief(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
-    return serve(deadline_seconds=0.4)
+    return serve(deadline_seconds=0.3)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
+from fastapi.responses import StreamingResponse
 
-from .conftest import KEY, Service, app, events, make_settings, serving
+from .conftest import KEY, Service, app, completions, events, make_settings, serving
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -56,7 +58,7 @@ BROKEN_STREAMS = [
 @pytest.fixture
 def hasty(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     """A service that does not try again."""
-    return serve(max_attempts=1, attempt_timeout_seconds=0.5)
+    return serve(max_attempts=1, attempt_timeout_seconds=0.3)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -106,6 +108,19 @@ def test_an_address_where_nobody_listens_becomes_a_problem(serve: Callable[..., 
         for endpoint in ENDPOINTS:
             kind = service.post(endpoint).json()["type"]
             assert kind == "urn:problem-type:upstream-unreachable"
+
+
+@pytest.mark.parametrize("odd", ["[]", "{}", "1", "null", '"\\u0000"'])
+def test_an_error_body_may_have_anything_in_it(
+    odd: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    error = f'{{"message": {odd}, "type": {odd}, "param": {odd}, "code": {odd}}}'
+    for body in (odd, f'{{"error": {odd}}}', f'{{"error": {error}}}'):
+        offline.script(Scripted(status=400, body=body))
+        assert hasty.chat().json()["type"] == "urn:problem-type:upstream-rejected-input"
+    event = f'data: {{"error": {error}}}\n\n'
+    offline.script(Scripted(body=event, content_type="text/event-stream"))
+    assert hasty.stream().json()["type"] == "urn:problem-type:upstream-error"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +188,34 @@ def test_what_no_endpoint_answers_is_a_problem_too(
     assert (response.json()["type"], response.json()["status"]) == ("about:blank", status)
 
 
+def test_a_bug_inside_a_stream_is_its_last_event(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("what nobody should see")
+
+    monkeypatch.setattr(completions.StreamSummary, "to_done", broken)
+    response = service.stream()
+    name, problem = events(response)[-1]
+    assert (name, problem["type"]) == ("error", "urn:problem-type:internal-error")
+    assert "nobody" not in response.text
+    assert "what nobody should see" in caplog.text
+
+
+def test_a_bug_after_the_answer_began_ends_the_connection(
+    offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = app.create_app(make_settings(offline))
+
+    @application.get("/half")
+    async def half() -> StreamingResponse:
+        return StreamingResponse(iter(["half", 1]))  # type: ignore[arg-type] # the bug
+
+    with serving(application) as service, pytest.raises(httpx2.RemoteProtocolError):
+        service.client.get("/half")
+    assert "AttributeError" in caplog.text
+
+
 def test_a_bug_of_ours_is_a_problem_without_its_text(
     offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,6 +227,7 @@ def test_a_bug_of_ours_is_a_problem_without_its_text(
 
     with serving(application) as service:
         response = service.client.get("/bug", headers={"x-request-id": "the-bug"})
+        assert service.client.get("/livez").is_success, "the connection was closed"
     assert response.status_code == 500
     assert response.json()["type"] == "urn:problem-type:internal-error"
     assert "nobody" not in response.text

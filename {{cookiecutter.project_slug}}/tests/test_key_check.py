@@ -42,7 +42,7 @@ def status(offline: OfflineOpenAI, *answers: Scripted) -> str:
 def test_one_question_tells_how_the_key_stands(
     answer: Scripted, expected: str, own: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_check, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(key_check, "TIMEOUT_SECONDS", 0.3)
     assert status(own, answer) == expected
     assert len(own.received) == 1
 

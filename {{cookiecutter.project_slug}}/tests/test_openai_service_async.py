@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from dev.offline_openai import OfflineOpenAI, Scripted
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from .conftest import Service, app, make_settings, openai_service, serving
+from dev.offline_openai import OfflineOpenAI, Scripted
 
 router = APIRouter(prefix="/v1")
 pytestmark = pytest.mark.usefixtures("no_backoff")

@@ -1,5 +1,6 @@
 """What is tried again, and after how long: measured at the upstream."""
 
+import math
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -109,10 +110,8 @@ def test_waits_grow_up_to_their_bounds(service: Service, offline: OfflineOpenAI)
     ("headers", "asked"),
     [
         ({"retry-after": "1"}, 1.0),
-        ({"retry-after": "0.4"}, 0.4),
-        ({"retry-after-ms": "400"}, 0.4),
         ({"retry-after-ms": "400", "retry-after": "60"}, 0.4),
-        ({"retry-after-ms": "soon", "retry-after": "0.4"}, 0.4),
+        ({"retry-after-ms": "soon", "retry-after": "0.3"}, 0.3),
     ],
 )
 def test_openai_says_how_long_to_wait(
@@ -125,7 +124,7 @@ def test_openai_says_how_long_to_wait(
 
 
 def test_openai_says_until_when_to_wait(service: Service, offline: OfflineOpenAI) -> None:
-    until = int(time.time()) + 2
+    until = math.ceil(time.time() + 0.5)  # a date has whole seconds
     offline.script(Scripted(status=503, headers={"retry-after": formatdate(until, usegmt=True)}))
     assert service.chat().is_success
     assert time.time() > until - TOLERANCE

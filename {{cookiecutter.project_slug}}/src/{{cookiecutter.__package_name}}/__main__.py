@@ -19,8 +19,9 @@ def main() -> None:
     except SettingsError as error:
         _refuse(str(error))
     # Before any worker is there: a supervisor would start a worker that refuses again and again.
-    if asyncio.run(key_check.try_key(settings)) is key_check.KeyStatus.REJECTED:
-        _refuse(key_check.SENTENCES[key_check.KeyStatus.REJECTED])
+    key_status = asyncio.run(key_check.try_key(settings))
+    if key_status is key_check.KeyStatus.REJECTED:
+        _refuse(key_check.SENTENCES[key_status])
     uvicorn.run(
         f"{__package__}.app:create_app",
         factory=True,

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from . import chat, health
 from .disconnects import CancelOnDisconnect
-from .errors import add_exception_handlers
+from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
@@ -44,8 +44,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title=about["Name"], summary=about["Summary"], version=about["Version"], lifespan=lifespan
     )
+    # The last one added is the outermost.
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(RequestIdMiddleware)  # added last, so it is outermost
+    app.add_middleware(AnswerForBugs)
+    app.add_middleware(RequestIdMiddleware)
     add_exception_handlers(app)
     app.include_router(health.router)
     app.include_router(chat.router)

@@ -19,29 +19,25 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        caller_left = asyncio.Event()
         watcher: asyncio.Task[None] | None = None
 
         with anyio.CancelScope() as handling:
 
             async def watch() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                caller_left.set()
+                await receive()  # after the whole body, this is the disconnect
                 handling.cancel()
 
             async def receive_body() -> Message:
                 nonlocal watcher
-                if watcher is not None:
-                    await caller_left.wait()
-                    return {"type": "http.disconnect"}
+                if watcher:
+                    return await asyncio.Future[Message]()  # the disconnect cancels this as well
                 message = await receive()
-                if message["type"] == "http.request" and not message.get("more_body"):
-                    watcher = asyncio.create_task(watch())  # only now: it would read the body
+                if not message.get("more_body"):
+                    watcher = asyncio.create_task(watch())
                 return message
 
             try:
                 await self.app(scope, receive_body, send)
             finally:
-                if watcher is not None:
+                if watcher:
                     watcher.cancel()

@@ -29,9 +29,10 @@ from typing import Any, ClassVar
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .schemas import Problem
-from .telemetry import REQUEST_ID_HEADER, current_request_id
+from .telemetry import current_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -168,17 +169,38 @@ def add_exception_handlers(app: FastAPI) -> None:
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         problem = Problem(
             type="about:blank",
-            title=HTTPStatus(error.status_code).phrase,
+            title=error.detail,
             status=error.status_code,
-            detail=error.detail,
             request_id=current_request_id(),
         )
         return _respond(problem, error.headers)
 
-    @app.exception_handler(Exception)
-    async def on_bug(request: Request, error: Exception) -> Response:
-        # uvicorn logs the traceback. This answer passes no middleware, so its id is set here.
-        return _respond(to_problem(InternalError()), {REQUEST_ID_HEADER: current_request_id()})
+
+class AnswerForBugs:
+    """The handler of what nobody handled.
+
+    With a handler of Starlette's, uvicorn would close the connection without a word: the caller's
+    next request would fail as well.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception:
+            if answered or scope["type"] != "http":
+                raise
+            logger.exception("a bug")
+            await _respond(to_problem(InternalError()))(scope, receive, send)
 
 
 # For OpenAPI: the `responses` of an endpoint that calls OpenAI.

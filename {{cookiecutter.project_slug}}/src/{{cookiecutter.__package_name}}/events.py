@@ -33,12 +33,10 @@ def encode(event: str, data: str) -> str:
 class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: ChunkStream) -> None:
-        super().__init__(
-            _events(chunks),
-            # nginx would hold the events back otherwise.
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
+    def __init__(self, chunks: ChunkStream, status_code: int = 200) -> None:
+        # nginx would hold the events back otherwise.
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(_events(chunks), status_code, headers)
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 from tenacity import AsyncRetrying
 
 from .completions import to_chunk, to_params, to_reply
-from .deadline import Deadline
+from .deadline import deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -49,7 +49,7 @@ class OpenAIService:
             timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
             return await send(self._client.with_options(timeout=timeout))
 
-        with Deadline(self._settings.deadline_seconds) as deadline, translated():
+        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
             async with asyncio.timeout(deadline.remaining()):
                 return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
 

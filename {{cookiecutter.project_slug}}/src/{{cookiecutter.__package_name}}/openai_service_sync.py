@@ -7,12 +7,14 @@ import concurrent.futures
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Annotated, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+import httpx2
 from anyio import NoEventLoopError, from_thread
 from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI, Stream
@@ -20,7 +22,7 @@ from openai.types.chat import ChatCompletionChunk
 from tenacity import Retrying
 
 from .completions import to_chunk, to_params, to_reply
-from .deadline import Deadline, bound_body
+from .deadline import Deadline, deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -41,7 +43,7 @@ class OpenAIService:
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
             max_retries=0,  # `retries` is the one layer
-            http_client=DefaultHttpx2Client(event_hooks={"response": [bound_body]}),
+            http_client=DefaultHttpx2Client(event_hooks={"response": [_bound_body]}),
         ) as client:
             yield cls(client, settings)
 
@@ -61,7 +63,8 @@ class OpenAIService:
             timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
             return send(self._client.with_options(timeout=timeout))
 
-        with Deadline(self._settings.deadline_seconds) as deadline, translated():
+        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
+            _deadline.set(deadline)
             return Retrying(sleep=_sleep, **policy(self._settings, deadline))(attempt)
 
     def chat(self, request: ChatRequest) -> ChatReply:
@@ -132,6 +135,31 @@ class ChatStream:
             with suppress(OSError):
                 socket.socket.shutdown(connection.get_extra_info("socket"), socket.SHUT_RDWR)
             await anyio.to_thread.run_sync(self._close)
+
+
+_deadline: ContextVar[Deadline] = ContextVar("deadline")
+
+
+class _BoundedBody(httpx2.SyncByteStream):
+    """A body that the deadline ends: httpx's read timeout starts again with each byte."""
+
+    def __init__(self, body: httpx2.SyncByteStream, deadline: Deadline) -> None:
+        self._body = body
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            if self._deadline.has_passed():
+                raise httpx2.ReadTimeout("The deadline has passed.")
+            yield chunk
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _bound_body(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the client is sync
+    response.stream = _BoundedBody(response.stream, _deadline.get())
 
 
 async def _from_state(request: Request) -> OpenAIService:

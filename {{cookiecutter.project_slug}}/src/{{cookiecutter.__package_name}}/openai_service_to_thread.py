@@ -6,17 +6,20 @@ Awaited or called on the event loop, it would stop the loop, and with it every o
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Annotated, Any, Self, TypeVar
 
+import anyio
+import httpx2
 from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI, Stream
 from openai.types.chat import ChatCompletionChunk
 from tenacity import AsyncRetrying
 
 from .completions import to_chunk, to_params, to_reply
-from .deadline import Deadline, bound_body
+from .deadline import Deadline, deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -37,7 +40,7 @@ class OpenAIService:
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
             max_retries=0,  # `retries` is the one layer
-            http_client=DefaultHttpx2Client(event_hooks={"response": [bound_body]}),
+            http_client=DefaultHttpx2Client(event_hooks={"response": [_bound_body]}),
         ) as client:
             yield cls(client, settings)
 
@@ -55,7 +58,8 @@ class OpenAIService:
             timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
             return await asyncio.to_thread(send, self._client.with_options(timeout=timeout))
 
-        with Deadline(self._settings.deadline_seconds) as deadline, translated():
+        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
+            _deadline.set(deadline)
             async with asyncio.timeout(deadline.remaining()):
                 return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
 
@@ -69,7 +73,8 @@ class OpenAIService:
         try:
             await self.call(stream.open)
         except BaseException:
-            await stream.aclose()
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
             raise
         return stream
 
@@ -121,6 +126,31 @@ class ChatStream:
             with suppress(OSError):
                 socket.socket.shutdown(connection.get_extra_info("socket"), socket.SHUT_RDWR)
             await asyncio.to_thread(self._close)
+
+
+_deadline: ContextVar[Deadline] = ContextVar("deadline")
+
+
+class _BoundedBody(httpx2.SyncByteStream):
+    """A body that the deadline ends: httpx's read timeout starts again with each byte."""
+
+    def __init__(self, body: httpx2.SyncByteStream, deadline: Deadline) -> None:
+        self._body = body
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:
+            if self._deadline.has_passed():
+                raise httpx2.ReadTimeout("The deadline has passed.")
+            yield chunk
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _bound_body(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the client is sync
+    response.stream = _BoundedBody(response.stream, _deadline.get())
 
 
 async def _from_state(request: Request) -> OpenAIService:

@@ -1,15 +1,19 @@
 """What callers send and get."""
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+# JSON can hold halves of surrogate pairs, which cannot be sent on.
+Text = Annotated[str, AfterValidator(lambda text: text.encode() and text)]
 
 
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class ChatRequest(BaseModel):
@@ -20,7 +24,7 @@ class ChatRequest(BaseModel):
     )
 
     messages: list[Message] = Field(min_length=1)
-    model: str | None = None
+    model: Text | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_output_tokens: int | None = Field(default=None, ge=1)
 
@@ -64,4 +68,5 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] | None = None
 
     def to_json(self) -> str:
-        return self.model_dump_json(exclude_none=True)
+        # Not `model_dump_json`: it cannot write the broken Unicode that `errors` may quote.
+        return json.dumps(self.model_dump(exclude_none=True))

@@ -56,9 +56,6 @@ class RequestIdMiddleware:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception:
-            status = 500
-            raise
         finally:
             logger.info(
                 "%s %s %d",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from . import errors
 
 # A code or a type says more than the status, and inside a stream there is no status.
-BY_CODE: dict[object, type[errors.UpstreamError]] = {
+BY_CODE: dict[str, type[errors.UpstreamError]] = {
     "insufficient_quota": errors.UpstreamQuotaExhausted,
     "credit_balance_exhausted": errors.UpstreamQuotaExhausted,
     "organization_spend_limit_exceeded": errors.UpstreamQuotaExhausted,
@@ -31,7 +31,7 @@ BY_CODE: dict[object, type[errors.UpstreamError]] = {
     "invalid_api_key": errors.UpstreamCredentials,
 }
 
-BY_STATUS: dict[object, type[errors.UpstreamError]] = {
+BY_STATUS: dict[int, type[errors.UpstreamError]] = {
     400: errors.UpstreamRejectedInput,
     401: errors.UpstreamCredentials,
     403: errors.UpstreamCredentials,
@@ -68,10 +68,11 @@ def translate(error: BaseException) -> errors.ServiceError | None:
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
     if by_class is None:
         return None
+    # As text, for an error body may have anything there.
     cls = (
-        BY_CODE.get(getattr(error, "code", None))
-        or BY_CODE.get(getattr(error, "type", None))
-        or BY_STATUS.get(getattr(error, "status_code", None))
+        BY_CODE.get(str(getattr(error, "code", None)))
+        or BY_CODE.get(str(getattr(error, "type", None)))
+        or BY_STATUS.get(getattr(error, "status_code", 0))
         or by_class
     )
     ours = cls()
