@@ -22,11 +22,12 @@ ANSWERS = r"""
 VARIANTS = {
     "handler_style": {
         style: {
-            f"src/PACKAGE/chat_{style}.py": "src/PACKAGE/chat.py",
+            f"src/PACKAGE/chat_{handlers}.py": "src/PACKAGE/chat.py",
             f"src/PACKAGE/openai_service_{style}.py": "src/PACKAGE/openai_service.py",
-            f"tests/test_openai_service_{style}.py": "tests/test_openai_service.py",
+            f"tests/test_openai_service_{handlers}.py": "tests/test_openai_service.py",
         }
-        for style in ("to_thread", "sync", "async")
+        # The handlers of two styles are `async def`, and look the same.
+        for style, handlers in (("to_thread", "async"), ("sync", "sync"), ("async", "async"))
     },
     "license": {
         terms: {f"LICENSE_{terms}": "LICENSE"} for terms in ("MIT", "Apache-2.0", "Proprietary")

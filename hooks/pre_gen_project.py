@@ -63,7 +63,7 @@ def slug_problems(slug: str) -> Iterator[str]:
     if not SLUG.fullmatch(slug):
         yield (
             f"project_slug {slug!a} must begin with a letter and be lower-case words and digits"
-            " joined by single hyphens, such as openai-service."
+            " joined by single hyphens, such as chat-service."
         )
     elif len(slug) > SLUG_LENGTH:
         yield f"project_slug has {len(slug)} characters: shorten it to at most {SLUG_LENGTH}."

@@ -45,7 +45,7 @@ def test_it_serves_and_stops(workers: str, offline: OfflineOpenAI) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with process(**env(offline, PORT=str(port), WORKERS=workers, LOG_FORMAT="json")) as service:
-        wait_until(lambda: answers(f"{url}/readyz"), seconds=20)
+        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
         offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong: {KEY}"))
         body = {"messages": [{"role": "user", "content": "?"}]}
         failed = httpx2.post(f"{url}/v1/chat", json=body, headers={"x-request-id": "one"})

@@ -1,0 +1,87 @@
+"""Every style passes its own checks, as it comes out."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from .hooks import load
+from .projects import ROOT, STYLES, bake, run
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def project(
+    request: pytest.FixtureRequest,
+    template: Path,
+    venv: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A project of each style, one after the other the one that the environment has installed."""
+    folder = bake(template, tmp_path_factory.mktemp("project"), handler_style=request.param)
+    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--editable", ".")
+    run(*pip, cwd=folder).check_returncode()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check"),
+        ("ruff", "format", "--check"),
+        ("mypy",),
+        ("pytest",),
+        ("python", "-m", "dev.demo", "chat_service"),
+    ],
+    ids=" ".join,
+)
+def test_passes_its_own(project: Path, venv: Path, command: tuple[str, ...]) -> None:
+    assert run(venv / command[0], *command[1:], cwd=project).returncode == 0
+
+
+def test_passes_as_a_new_user_would_check_it(template: Path, tmp_path: Path) -> None:
+    """With nothing but its own Makefile: the coverage that it demands of itself included."""
+    project = bake(template, tmp_path)
+
+    checked = run("make", "check", f"PYTHON={sys.executable}", cwd=project)
+    asked = run("make", "demo", cwd=project)
+
+    assert (checked.returncode, asked.returncode) == (0, 0)
+    assert "Installing" in checked.stdout
+    assert "Installing" not in asked.stdout
+
+
+def test_styles_publish_the_same_openapi_document(
+    template: Path, tmp_path: Path, venv: Path
+) -> None:
+    code = """
+import json
+from chat_service.app import create_app
+from chat_service.settings import Settings
+settings = Settings(openai_api_key="sk-" + "0123456789abcdef" * 3, openai_model="m")
+print(json.dumps(create_app(settings).openapi(), indent=1))
+"""
+    documents = []
+    for style in STYLES:
+        project = bake(template, tmp_path / style, handler_style=style)
+        done = run(venv / "python", "-c", code, cwd=project, PYTHONPATH=str(project / "src"))
+        assert done.returncode == 0
+        documents.append(done.stdout.splitlines())
+
+    assert documents[1] == documents[0]
+    assert documents[2] == documents[0]
+    assert any('"/v1/chat/stream"' in line for line in documents[0])
+
+
+def test_no_service_can_take_the_name_of_what_is_installed(venv: Path) -> None:
+    """The list in the pre_gen hook grows with the dependencies."""
+    code = """
+import importlib.metadata as m, json
+names = {d.metadata["Name"] for d in m.distributions()} | set(m.packages_distributions())
+print(json.dumps(sorted(n.lower().replace("-", "_") for n in names)))
+"""
+    names = json.loads(run(venv / "python", "-c", code, cwd=ROOT).stdout)
+    hook = load(ROOT / "hooks" / "pre_gen_project.py")
+
+    free = [name for name in names if not any(hook.slug_problems(name.replace("_", "-")))]
+    assert free == ["chat_service"]
