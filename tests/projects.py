@@ -31,6 +31,7 @@ FILES = {
     "src/chat_service/events.py",
     "src/chat_service/health.py",
     "src/chat_service/key_check.py",
+    "src/chat_service/limits.py",
     "src/chat_service/openai_service.py",
     "src/chat_service/py.typed",
     "src/chat_service/retries.py",

@@ -85,7 +85,7 @@ def main(package: str) -> None:
             with client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
                 print_as_it_arrives(response)
 
-            print("$ the same, while OpenAI says that the quota is used up")
+            print("\n$ the same, while OpenAI says that the quota is used up")
             offline.script(Scripted(status=429, type="insufficient_quota"))
             show(f"POST /v1/chat {body}", client.post("/v1/chat", json=QUESTION))
         print("\nThe service has stopped. With a key of yours in .env: make run")

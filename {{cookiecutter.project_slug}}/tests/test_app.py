@@ -16,7 +16,7 @@ def test_openapi_says_what_an_endpoint_answers(
     responses = document["paths"][endpoint]["post"]["responses"]
     assert set(responses.pop("200")["content"]) == {media_type}
     assert {status: set(answer["content"]) for status, answer in responses.items()} == {
-        status: {PROBLEM} for status in ("400", "422", "500", "502", "503", "504")
+        status: {PROBLEM} for status in ("400", "413", "422", "500", "502", "503", "504")
     }
 
 

@@ -119,13 +119,37 @@ def test_an_invalid_body_is_refused_with_the_place(
         '{"messages": [{"role": "user", "content": "?"}], "model": "\\ud800"}',
         '{"messages": [{"role": "user", "content": "?"}], "\\ud800": 1}',
         '{"messages": [{"role": "user", "content": "?"}], "temperature": NaN}',
+        b'{"messages": "\xff"}',
+        "[" * 100_000,
     ],
 )
-def test_what_json_cannot_carry_on_is_refused(body: str, service: Service) -> None:
+def test_what_cannot_be_read_or_sent_on_is_refused(body: str | bytes, service: Service) -> None:
     headers = {"content-type": "application/json"}
     response = service.client.post("/v1/chat", content=body, headers=headers)
     assert response.status_code == 422
     assert response.json()["type"] == "urn:problem-type:invalid-request"
+
+
+@pytest.mark.parametrize(
+    "body", [{"messages": [0] * 100_000}, dict.fromkeys(map(str, range(9999)))]
+)
+def test_a_body_full_of_errors_is_refused_in_few_words(
+    body: dict[str, object], service: Service
+) -> None:
+    response = service.client.post("/v1/chat", json=body)
+    assert response.status_code == 422
+    assert len(response.content) < 5000
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_is_refused(endpoint: str, chunked: bool, service: Service) -> None:
+    content = b'{"messages": "%s"}' % (b"x" * 1_100_000)
+    headers = {"content-type": "application/json"}
+    body = iter([content]) if chunked else content
+    response = service.client.post(endpoint, content=body, headers=headers)
+    assert response.status_code == 413
+    assert response.json()["type"] == "urn:problem-type:body-too-large"
 
 
 def test_a_body_that_is_no_json_is_refused_without_its_text(service: Service) -> None:

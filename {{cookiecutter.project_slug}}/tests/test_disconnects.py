@@ -1,16 +1,24 @@
 """What happens upstream once the caller has gone."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
+import httpx2
 import pytest
+from fastapi import BackgroundTasks
 
 from .conftest import (
     CALL_IS_ASYNC,
     CLIENT_IS_ASYNC,
     QUESTION,
     Service,
+    app,
     ask_without_reading,
+    make_settings,
+    serving,
     wait_until,
 )
 from dev.offline_openai import OfflineOpenAI, Scripted
@@ -75,6 +83,24 @@ def test_a_reader_who_does_not_read_holds_the_upstream_back(
         time.sleep(0.5)
         assert not offline.received[0].finished
     wait_until(lambda: offline.received[0].left_at)
+
+
+def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI) -> None:
+    """The answer is whole, and the caller may well close the connection then."""
+    application = app.create_app(make_settings(offline))
+    done = threading.Event()
+
+    async def finish() -> None:
+        await asyncio.sleep(0.1)
+        done.set()
+
+    @application.post("/later")
+    async def later(body: dict[str, Any], background: BackgroundTasks) -> None:
+        background.add_task(finish)
+
+    with serving(application) as service:
+        assert httpx2.post(f"{service.url}/later", json={}).is_success
+        assert done.wait(10)
 
 
 def test_the_service_serves_on_after_callers_left(patient: Service, offline: OfflineOpenAI) -> None:

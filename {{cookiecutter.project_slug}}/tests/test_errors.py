@@ -43,6 +43,10 @@ BROKEN_REPLIES = [
     "{}",
     '{"model": "gpt-test", "choices": [{}]}',
     '{"model": "gpt-test", "choices": [{"message": {"content": 3}}]}',
+    '{"model": "gpt-test", "choices": "none"}',
+    '{"model": "gpt-test", "choices": [null]}',
+    '{"model": "gpt-test", "choices": [{"message": "Hello."}]}',
+    "[" * 100_000,
 ]
 
 BROKEN_STREAMS = [
@@ -124,6 +128,40 @@ def test_an_error_body_may_have_anything_in_it(
 
 
 @pytest.mark.parametrize(
+    "chunk",
+    [
+        '{"choices": "none"}',
+        '{"choices": [null]}',
+        '{"choices": [{"delta": "Hello."}]}',
+        '{"choices": [{"delta": {"content": 3}}]}',
+        '{"choices": [], "usage": "much"}',
+        "[]",
+        "{",
+    ],
+)
+def test_a_chunk_that_is_none_ends_the_stream(
+    chunk: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    first = '{"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}'
+    body = "".join(f"data: {data}\n\n" for data in (first, chunk, "[DONE]"))
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    *deltas, (name, problem) = events(hasty.stream())
+    assert [data["text"] for _, data in deltas] == ["one"]
+    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-error")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_half_a_character_does_not_spoil_the_rest(
+    endpoint: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply="one \ud83d two"))
+    response = hasty.post(endpoint)
+    assert response.status_code == 200
+    assert "two" in response.text
+    assert "error" not in response.text
+
+
+@pytest.mark.parametrize(
     ("how", "status", "kind"),
     [
         ({"cut_after": 2}, 502, "upstream-unreachable"),
@@ -158,6 +196,14 @@ def test_callers_get_openais_request_id_but_not_its_words(
     assert "Wrong key" not in response.text
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_callers_get_no_request_id_that_is_none(
+    endpoint: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=401, headers={"x-request-id": KEY}))
+    assert KEY not in hasty.post(endpoint).text
+
+
 def test_openais_words_inside_a_stream_stay_here(hasty: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(error_after=1, message=f"Wrong key: {KEY}"))
     assert "Wrong key" not in hasty.stream().text
@@ -175,6 +221,17 @@ def test_the_log_has_what_an_operator_needs(
     assert fields["upstream_status"] == 400
     assert fields["upstream_code"] == "unsupported_value"
     assert fields["upstream_request_id"] == problem["upstream_request_id"]
+
+
+def test_the_log_does_not_quote_what_openai_says_at_length(
+    hasty: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    offline.script(Scripted(status=400, message="long " * 1000))
+    offline.script(Scripted(body='{"choices": [{"message": {"content": ["a secret plan"]}}]}'))
+    hasty.chat()
+    hasty.chat()
+    assert max(len(record.getMessage()) for record in caplog.records) < 1000
+    assert "a secret plan" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,10 @@ def test_a_real_key_may_hold_any_word(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("OPENAI_BASE_URL", "api.openai.com"),
+        ("OPENAI_BASE_URL", "https://"),
+        ("OPENAI_BASE_URL", "https://x:99999/v1"),
+        ("OPENAI_BASE_URL", "https://x:y/v1"),
+        ("OPENAI_BASE_URL", "https://x/v1\n"),
         ("MAX_ATTEMPTS", "0"),
         ("DEADLINE_SECONDS", "-1"),
         ("ATTEMPT_TIMEOUT_SECONDS", "soon"),
@@ -99,6 +103,12 @@ def test_a_wrong_value_is_refused_by_name(
     message = refusal(monkeypatch, **{name: value})
     assert message.startswith(name)
     assert KEY not in message
+
+
+def test_a_dotenv_file_in_another_encoding_is_refused() -> None:
+    Path(".env").write_text(f"OPENAI_API_KEY={KEY}", encoding="utf-16")
+    with pytest.raises(settings.SettingsError, match="UTF-8"):
+        settings.load_settings()
 
 
 def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,31 @@ def test_no_key_reaches_the_log(
 
 
 @pytest.mark.usefixtures("_restored_logging")
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_no_form_of_the_key_reaches_the_log(
+    log_format: str, offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in a field, nor quoted as Python or JSON would."""
+    key = "my'own\\\"key-0123456789"
+    configure(offline, log_format=log_format, openai_api_key=key)
+    logging.getLogger("any").info("told: %r %s", [key], json.dumps(key), extra={"code": key})
+    printed = capsys.readouterr().err
+    assert "0123456789" not in printed
+    assert printed.count("[redacted]") == 3
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_no_message_can_forge_a_line(
+    offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(offline)
+    logging.getLogger("any").info("a\nforged\x1b[2J", extra={"upstream_code": "b\r\u2028forged"})
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert "\x1b" not in printed
+
+
+@pytest.mark.usefixtures("_restored_logging")
 def test_json_logs_are_a_line_each_with_all_fields(
     offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,7 +139,7 @@ def test_console_logs_show_the_fields(
 ) -> None:
     configure(offline)
     logging.getLogger("any").warning("hello", extra={"upstream_status": 500})
-    assert "WARNING hello upstream_status=500" in capsys.readouterr().err
+    assert "WARNING hello request_id=- upstream_status=500" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_restored_logging")

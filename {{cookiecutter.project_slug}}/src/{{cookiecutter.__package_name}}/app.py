@@ -12,6 +12,7 @@ from . import chat, health
 from .disconnects import CancelOnDisconnect
 from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
+from .limits import LimitBody
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
 from .telemetry import RequestIdMiddleware
@@ -42,10 +43,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     about = metadata(__package__)
     app = FastAPI(
-        title=about["Name"], summary=about["Summary"], version=about["Version"], lifespan=lifespan
+        title=about["Name"],
+        summary=about["Summary"],
+        version=about["Version"],
+        lifespan=lifespan,
     )
     # The last one added is the outermost.
     app.add_middleware(CancelOnDisconnect)
+    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerForBugs)
     app.add_middleware(RequestIdMiddleware)
     add_exception_handlers(app)

@@ -1,5 +1,7 @@
 """How a chat becomes a call of OpenAI, and what comes back an answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from openai.types import CompletionUsage
@@ -31,22 +33,29 @@ def to_params(request: ChatRequest, settings: Settings) -> dict[str, Any]:
     return params
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """The SDK hands on whatever came with status 200: what cannot be read there is broken."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError) as error:
+        raise BrokenReply from error
+
+
 def to_reply(completion: ChatCompletion) -> ChatReply:
-    """Raises BrokenReply if it is no completion: the SDK hands on whatever came with status 200."""
-    choices = isinstance(completion, ChatCompletion) and completion.choices
-    if not choices or not choices[0].message:
-        raise BrokenReply("no completion in the reply")
-    choice = choices[0]
-    return ChatReply(
-        reply=choice.message.content or choice.message.refusal or "",
-        model=completion.model,
-        finish_reason=choice.finish_reason,
-        usage=_to_usage(completion.usage),
-    )
+    """Raises BrokenReply if it is none."""
+    with _reading():
+        choice = completion.choices[0]
+        return ChatReply(
+            reply=_clean(choice.message.content or choice.message.refusal or ""),
+            model=completion.model,
+            finish_reason=choice.finish_reason,
+            usage=_to_usage(completion.usage),
+        )
 
 
 def to_chunk(chunk: object) -> ChatCompletionChunk:
-    """Raises BrokenReply if it is none: the SDK hands on whatever JSON an event has."""
+    """Raises BrokenReply if it is none."""
     if not isinstance(chunk, ChatCompletionChunk):
         raise BrokenReply("no chunk in the stream")
     return chunk
@@ -63,21 +72,28 @@ class StreamSummary:
     def add(self, chunk: object) -> str:
         """Take note of a chunk and return its text."""
         chunk = to_chunk(chunk)
-        self._model = chunk.model or self._model
-        self._usage = chunk.usage or self._usage
-        if not chunk.choices:  # the last one, with the usage
-            return ""
-        choice = chunk.choices[0]
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        return (choice.delta and (choice.delta.content or choice.delta.refusal)) or ""
+        with _reading():
+            self._model = chunk.model or self._model
+            self._usage = chunk.usage or self._usage
+            if not chunk.choices:  # the last one, with the usage
+                return ""
+            choice = chunk.choices[0]
+            self._finish_reason = choice.finish_reason or self._finish_reason
+            return _clean((choice.delta and (choice.delta.content or choice.delta.refusal)) or "")
 
     def to_done(self) -> ChatDone:
         """Raises BrokenReply if the stream ended before the reply did."""
         if self._finish_reason is None:
             raise BrokenReply("the stream ended without a finish_reason")
-        return ChatDone(
-            model=self._model, finish_reason=self._finish_reason, usage=_to_usage(self._usage)
-        )
+        with _reading():
+            return ChatDone(
+                model=self._model, finish_reason=self._finish_reason, usage=_to_usage(self._usage)
+            )
+
+
+def _clean(text: str) -> str:
+    """Without the halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _to_usage(usage: CompletionUsage | None) -> Usage | None:

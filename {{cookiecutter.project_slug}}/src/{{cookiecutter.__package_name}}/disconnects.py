@@ -36,8 +36,14 @@ class CancelOnDisconnect:
                     watcher = asyncio.create_task(watch())
                 return message
 
+            async def send_and_watch(message: Message) -> None:
+                is_last = message["type"] == "http.response.body" and not message.get("more_body")
+                if watcher and is_last:
+                    watcher.cancel()  # what goes on in the background is not for the caller
+                await send(message)
+
             try:
-                await self.app(scope, receive_body, send)
+                await self.app(scope, receive_body, send_and_watch)
             finally:
                 if watcher:
                     watcher.cancel()

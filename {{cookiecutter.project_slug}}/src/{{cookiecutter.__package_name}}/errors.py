@@ -2,6 +2,7 @@
 
 ServiceError
 ├── InvalidRequest                 422
+├── BodyTooLarge                   413
 ├── ModelNotAllowed                400
 ├── DeadlineExceeded               504
 ├── InternalError                  500
@@ -28,6 +29,7 @@ from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +37,13 @@ from .schemas import Problem
 from .telemetry import current_request_id
 
 logger = logging.getLogger(__name__)
+
+# Of what OpenAI says, in the log; and of what is wrong with a body, in the answer.
+LONGEST_TEXT = 500
+MOST_ERRORS = 20
+
+# FastAPI's words, under status 400, for what is no JSON for other reasons than its syntax.
+NO_JSON = "There was an error parsing the body"
 
 
 class ServiceError(Exception):
@@ -53,6 +62,10 @@ class ServiceError(Exception):
 
 class InvalidRequest(ServiceError):
     status, type, title = 422, "invalid-request", "The request does not validate"
+
+
+class BodyTooLarge(ServiceError):
+    status, type, title = 413, "body-too-large", "The body is larger than this service takes"
 
 
 class ModelNotAllowed(ServiceError):
@@ -119,12 +132,14 @@ class UpstreamTimeout(UpstreamError):
 def log(error: ServiceError) -> None:
     """Tell the operator what the caller is not told."""
     cause = error.__cause__ or error
+    # A ValidationError's own text quotes what was to be validated: the conversation.
+    text = cause.title if isinstance(cause, ValidationError) else str(cause)
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
         "%s: %s: %s",
         error.type,
         type(cause).__name__,
-        cause,
+        text[:LONGEST_TEXT],
         extra={
             "upstream_status": getattr(cause, "status_code", None),
             "upstream_code": getattr(cause, "code", None),
@@ -162,11 +177,15 @@ def add_exception_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
         # Where and what, but not the value: it may be long, or secret.
-        errors = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()]
+        errors = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()[:MOST_ERRORS]]
         return _respond(to_problem(InvalidRequest(), errors=errors))
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        if error.status_code == BodyTooLarge.status:
+            return _respond(to_problem(BodyTooLarge()))
+        if error.detail == NO_JSON:
+            return _respond(to_problem(InvalidRequest()))
         problem = Problem(
             type="about:blank",
             title=error.detail,
@@ -209,5 +228,5 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": HTTPStatus(status).phrase,
         "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
     }
-    for status in (400, 422, 500, 502, 503, 504)
+    for status in (400, 413, 422, 500, 502, 503, 504)
 }

@@ -45,20 +45,21 @@ async def try_key(settings: Settings) -> KeyStatus:
                 model = await client.models.retrieve(settings.openai_model)
         except openai.APIStatusError as error:
             return _verdict(error)
-        except (openai.OpenAIError, TimeoutError, ValueError):  # ValueError: the reply is no JSON
+        # The last two: the reply is no JSON, or too deep.
+        except (openai.OpenAIError, TimeoutError, ValueError, RecursionError):
             return KeyStatus.UNREACHABLE
     # The SDK returns whatever came with status 200, a hotel's sign-in page included.
-    return KeyStatus.ACCEPTED if isinstance(model, Model) else KeyStatus.UNREACHABLE
+    is_model = isinstance(model, Model) and bool(model.id)
+    return KeyStatus.ACCEPTED if is_model else KeyStatus.UNREACHABLE
 
 
 def _verdict(error: openai.APIStatusError) -> KeyStatus:
     if error.status_code in (401, 403):
         # Restricted keys get 401 as well; this code alone says that the key itself is wrong.
         return KeyStatus.REJECTED if error.code == "invalid_api_key" else KeyStatus.RESTRICTED
-    if error.status_code >= 500 or error.status_code == 408:
-        return KeyStatus.UNREACHABLE
-    # Whoever says that the model is unknown, or that we ask too often, has let the key pass.
-    return KeyStatus.ACCEPTED
+    # Who says that the model is unknown, or that we ask too often, has let the key pass.
+    has_passed = error.status_code in (400, 404, 405, 429)
+    return KeyStatus.ACCEPTED if has_passed else KeyStatus.UNREACHABLE
 
 
 class KeyCheck:

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 # JSON can hold halves of surrogate pairs, which cannot be sent on.
 Text = Annotated[str, AfterValidator(lambda text: text.encode() and text)]
@@ -23,7 +23,7 @@ class ChatRequest(BaseModel):
         json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Say hello."}]}]},
     )
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(min_length=1), FailFast()]
     model: Text | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_output_tokens: int | None = Field(default=None, ge=1)

@@ -2,8 +2,8 @@
 
 import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
+import httpx2
 from pydantic import (
     BeforeValidator,
     Field,
@@ -21,6 +21,7 @@ PLACEHOLDER_WORDS = ("your", "change", "replace", "placeholder", "example", "api
 PLACEHOLDER_LENGTH = 40
 
 
+MAX_PORT = 65_535
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -62,8 +63,10 @@ class Settings(BaseSettings):
     deadline_seconds: Seconds = 60
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
 
+    max_body_bytes: PositiveInt = 1_048_576
+
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=MAX_PORT)
     workers: PositiveInt = 1
     shutdown_grace_seconds: PositiveInt = 30
     """How long running requests may take to finish once the service is told to stop."""
@@ -73,7 +76,12 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url")
     @classmethod
     def _is_url(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        try:
+            parts = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            parts = httpx2.URL()
+        has_port = parts.port is None or 0 < parts.port <= MAX_PORT
+        if parts.scheme not in ("http", "https") or not parts.host or not has_port:
             raise ValueError("must be a URL such as https://api.openai.com/v1")
         return url
 
@@ -92,7 +100,7 @@ class Settings(BaseSettings):
 
 def _is_openai(base_url: str) -> bool:
     """Whether the URL is OpenAI's own: elsewhere, keys may have any shape."""
-    return f".{urlsplit(base_url).hostname}".endswith(".api.openai.com")
+    return f".{httpx2.URL(base_url).host}".endswith(".api.openai.com")
 
 
 def _is_placeholder(key: str) -> bool:
@@ -112,6 +120,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         # Without the input, which may be a secret, and without the chain, which holds it too.
         errors = error.errors(include_input=False, include_url=False)
+    except UnicodeDecodeError:
+        raise SettingsError(".env is not in UTF-8: save it in that encoding.") from None
     missing = [str(e["loc"][0]).upper() for e in errors if e["type"] == "missing"]
     sentences = [
         f"{str(e['loc'][0]).upper()} {re.sub('^(Value error,|Input) ', '', e['msg'])}."

@@ -66,6 +66,14 @@ class RequestIdMiddleware:
             )
 
 
+# Each of these would let a message look like further lines of the log, or act on a terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 class Formatter(logging.Formatter):
     """One line a record, with the request id and the `extra` fields, and without the key."""
 
@@ -76,25 +84,43 @@ class Formatter(logging.Formatter):
     SHORTEST_SECRET = 8
 
     def __init__(self, secrets: tuple[str, ...], as_json: bool) -> None:
-        super().__init__("%(message)s" if as_json else "%(asctime)s %(levelname)s %(message)s")
+        super().__init__()
         self._as_json = as_json
-        ours = [re.escape(secret) for secret in secrets if len(secret) >= self.SHORTEST_SECRET]
+        forms = {
+            form
+            for secret in secrets
+            if len(secret) >= self.SHORTEST_SECRET
+            for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
+        }
         # OpenAI's errors echo keys, its own with asterisks.
-        self._secrets = re.compile("|".join([*ours, r"\bsk-[\w*.-]{4,}"]))
+        patterns = [*map(re.escape, sorted(forms, key=len, reverse=True)), r"\bsk-[\w*.-]{4,}"]
+        self._secrets = re.compile("|".join(patterns))
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {k: v for k, v in vars(record).items() if k not in self.STANDARD and v is not None}
-        fields["request_id"] = current_request_id()
-        text = self._secrets.sub("[redacted]", super().format(record))
-        if not self._as_json:
-            return f"{text} {' '.join(f'{k}={v}' for k, v in fields.items())}"
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": text,
+            "message": record.getMessage(),
+            "request_id": current_request_id(),
         }
-        return json.dumps(line | fields, default=str)
+        line |= {k: v for k, v in vars(record).items() if k not in self.STANDARD and v is not None}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        line = {k: self._redacted(v) for k, v in line.items()}
+        return json.dumps(line) if self._as_json else _for_people(line)
+
+    def _redacted(self, value: object) -> object:
+        is_number = isinstance(value, int | float)
+        return value if is_number else self._secrets.sub("[redacted]", str(value))
+
+
+def _for_people(line: dict[str, object]) -> str:
+    traceback = line.pop("traceback", "")
+    head = [str(line.pop(name)) for name in ("time", "level", "message")]
+    del line["logger"]
+    text = " ".join([*head, *(f"{k}={v}" for k, v in line.items())])
+    return f"{_one_line(text)}\n{traceback}".rstrip()
 
 
 def log_config(settings: Settings) -> dict[str, Any]:

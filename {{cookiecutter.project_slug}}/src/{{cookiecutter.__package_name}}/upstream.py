@@ -4,6 +4,7 @@ https://platform.openai.com/docs/guides/error-codes has the codes.
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,9 +54,13 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     httpx2.TimeoutException: errors.UpstreamTimeout,
     httpx2.RequestError: errors.UpstreamUnreachable,
     JSONDecodeError: errors.BrokenReply,
-    UnicodeDecodeError: errors.BrokenReply,
+    UnicodeError: errors.BrokenReply,
+    RecursionError: errors.BrokenReply,
     ValidationError: errors.BrokenReply,
 }
+
+# OpenAI's and Azure's; anything else in that header stays here.
+_REQUEST_ID = re.compile(r"req_\w{1,64}|[0-9a-f-]{32,36}")
 
 # RPD limits ask for hours. What asks for more than a day is a mistake.
 LONGEST_RETRY_AFTER = 86_400.0
@@ -77,7 +82,8 @@ def translate(error: BaseException) -> errors.ServiceError | None:
     )
     ours = cls()
     if isinstance(error, openai.APIStatusError):
-        ours.upstream_request_id = error.request_id
+        if _REQUEST_ID.fullmatch(error.request_id or ""):
+            ours.upstream_request_id = error.request_id
         if cls is errors.UpstreamRateLimited:
             ours.retry_after = retry_after(error)
     return ours
