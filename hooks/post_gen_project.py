@@ -17,6 +17,8 @@ ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
 
+THREADED = {"src/PACKAGE/transport_sync.py": "src/PACKAGE/transport.py"}
+
 # question -> answer -> {path in the template: its path in the project}. A path, of a file or of a
 # folder, that only other answers name is removed. PACKAGE stands for the package's name.
 VARIANTS = {
@@ -25,9 +27,14 @@ VARIANTS = {
             f"src/PACKAGE/chat_{handlers}.py": "src/PACKAGE/chat.py",
             f"src/PACKAGE/openai_service_{style}.py": "src/PACKAGE/openai_service.py",
             f"tests/test_openai_service_{handlers}.py": "tests/test_openai_service.py",
+            **extra,
         }
-        # The handlers of two styles are `async def`, and look the same.
-        for style, handlers in (("to_thread", "async"), ("sync", "sync"), ("async", "async"))
+        # The handlers of two styles are `async def`, the clients of two are sync.
+        for style, handlers, extra in (
+            ("to_thread", "async", THREADED),
+            ("sync", "sync", THREADED),
+            ("async", "async", {}),
+        )
     },
     "license": {
         terms: {f"LICENSE_{terms}": "LICENSE"} for terms in ("MIT", "Apache-2.0", "Proprietary")

@@ -22,7 +22,9 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import (
     app,
     completions,
+    errors,
     key_check,
+    limits,
     openai_service,
     retries,
     settings,
@@ -32,12 +34,21 @@ from {{ cookiecutter.__package_name }} import (
 from dev.offline_openai import OfflineOpenAI, running
 
 # The one place that names the package: tests take its modules from here.
-__all__ = ["app", "completions", "key_check", "openai_service", "retries", "settings", "telemetry"]
+__all__ = [
+    "app",
+    "completions",
+    "errors",
+    "key_check",
+    "limits",
+    "openai_service",
+    "retries",
+    "settings",
+    "telemetry",
+]
 PACKAGE = app.__package__
 
-# The two properties of a handler style that show from outside.
+# What of the handler style shows from outside: whether a call can be cancelled.
 CALL_IS_ASYNC = inspect.iscoroutinefunction(openai_service.OpenAIService.call)
-CLIENT_IS_ASYNC = hasattr(openai_service, "AsyncOpenAI")
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
 QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}

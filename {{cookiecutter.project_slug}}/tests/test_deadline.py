@@ -12,7 +12,7 @@ EXCEEDED = (504, "urn:problem-type:deadline-exceeded")
 
 @pytest.fixture
 def brief(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
-    return serve(deadline_seconds=0.3)
+    return serve(deadline_seconds=0.2)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -21,8 +21,9 @@ def brief(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     [
         Scripted(delay=60),
         Scripted(body=" " * 500, content_type="text/event-stream", chunk_delay=0.1),
+        Scripted(body=":\n" * 500, content_type="text/event-stream", chunk_delay=0.1),
     ],
-    ids=["silent", "a byte now and then"],
+    ids=["silent", "a byte now and then", "a comment now and then"],
 )
 def test_the_deadline_ends_an_attempt(
     endpoint: str, silence: Scripted, brief: Service, offline: OfflineOpenAI
@@ -49,5 +50,5 @@ def test_the_deadline_spans_all_attempts(
 def test_a_stream_that_has_begun_may_outlast_the_deadline(
     brief: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(reply="one two three four", chunk_delay=0.15))
+    offline.script(Scripted(reply="one two three four", chunk_delay=0.09))
     assert events(brief.stream())[-1][0] == "done"

@@ -12,7 +12,6 @@ from fastapi import BackgroundTasks
 
 from .conftest import (
     CALL_IS_ASYNC,
-    CLIENT_IS_ASYNC,
     QUESTION,
     Service,
     app,
@@ -36,14 +35,14 @@ def patient(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
 def test_no_attempt_is_begun_for_a_caller_who_left(
     endpoint: str, patient: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(status=500, headers={"retry-after": "0.3"}))
+    offline.script(Scripted(status=500, headers={"retry-after": "0.2"}))
     with ask_without_reading(patient, endpoint):
         wait_until(lambda: offline.received and offline.received[0].finished)
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert len(offline.received) == 1
 
 
-@pytest.mark.skipif(not CLIENT_IS_ASYNC, reason="nobody can stop a thread that awaits a reply")
+@pytest.mark.skipif(not CALL_IS_ASYNC, reason="nobody can stop the thread of a `def` handler")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_call_under_way_is_closed(
     endpoint: str, patient: Service, offline: OfflineOpenAI

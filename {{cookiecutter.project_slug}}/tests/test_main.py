@@ -4,9 +4,8 @@ import json
 import signal
 
 import httpx2
-import pytest
 
-from .conftest import KEY, free_port, process, wait_until
+from .conftest import KEY, QUESTION, free_port, process, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 
@@ -22,37 +21,49 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_without_a_key_it_says_so_in_one_line() -> None:
-    with process(OPENAI_MODEL="gpt-test") as service:
-        printed, _ = service.communicate(timeout=20)
-    assert service.returncode == 78
-    assert printed.startswith("OPENAI_API_KEY is not set: ")
-    assert printed.count("\n") == 1
-
-
-def test_with_a_rejected_key_it_says_so_in_one_line(offline: OfflineOpenAI) -> None:
+def test_without_a_key_or_with_a_rejected_one_it_says_so_in_one_line(
+    offline: OfflineOpenAI,
+) -> None:
     offline.script(
         Scripted(path="/v1/models", status=401, code="invalid_api_key", message=f"Wrong: {KEY}")
     )
-    with process(**env(offline)) as service:
-        printed, _ = service.communicate(timeout=20)
-    assert service.returncode == 78
-    assert printed == "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
+    with process(OPENAI_MODEL="gpt-test") as keyless, process(**env(offline)) as rejected:
+        printed, _ = keyless.communicate(timeout=60)
+        assert keyless.returncode == 78
+        assert printed.startswith("OPENAI_API_KEY is not set: ")
+        assert printed.count("\n") == 1
+
+        printed, _ = rejected.communicate(timeout=60)
+        assert rejected.returncode == 78
+        assert printed == "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_serves_and_stops(workers: str, offline: OfflineOpenAI) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with process(**env(offline, PORT=str(port), WORKERS=workers, LOG_FORMAT="json")) as service:
-        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
-        offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong: {KEY}"))
-        body = {"messages": [{"role": "user", "content": "?"}]}
-        failed = httpx2.post(f"{url}/v1/chat", json=body, headers={"x-request-id": "one"})
-        assert failed.json()["type"] == "urn:problem-type:upstream-credentials"
-        assert httpx2.post(f"{url}/v1/chat", json=body).is_success
-        service.send_signal(signal.SIGTERM)
-        printed, _ = service.communicate(timeout=20)
+def test_it_serves_and_stops(offline: OfflineOpenAI) -> None:
+    """With one worker and with two, at the same time: starting takes the longest."""
+    ports = [str(free_port()), str(free_port())]
+    settings = [
+        env(offline, PORT=port, WORKERS=workers, LOG_FORMAT="json")
+        for port, workers in zip(ports, "12", strict=True)
+    ]
+    with process(**settings[0]) as one, process(**settings[1]) as two:
+        for port, service in zip(ports, (one, two), strict=True):
+            url = f"http://127.0.0.1:{port}"
+            check_requests(url, offline)
+            service.send_signal(signal.SIGTERM)
+            printed, _ = service.communicate(timeout=60)
+            assert service.returncode == 0
+            check_log(printed)
+
+
+def check_requests(url: str, offline: OfflineOpenAI) -> None:
+    wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
+    offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong: {KEY}"))
+    failed = httpx2.post(f"{url}/v1/chat", json=QUESTION, headers={"x-request-id": "one"})
+    assert failed.json()["type"] == "urn:problem-type:upstream-credentials"
+    assert httpx2.post(f"{url}/v1/chat", json=QUESTION).is_success
+
+
+def check_log(printed: str) -> None:
     lines = [json.loads(line) for line in printed.splitlines()]
     assert {line["message"] for line in lines if line["request_id"] == "one"} == {
         "upstream-credentials: AuthenticationError: Error code: 401 - Wrong: [redacted]",

@@ -1,6 +1,7 @@
 """`python -m` this package: the service, with its settings applied."""
 
 import asyncio
+import signal
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
 
 
 def main() -> None:
+    # uvicorn finishes what is running, and then passes the signal on to the handler before it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
     except SettingsError as error:

@@ -12,7 +12,7 @@ from . import chat, health
 from .disconnects import CancelOnDisconnect
 from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
-from .limits import LimitBody
+from .limits import Admission, LimitBody
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
 from .telemetry import RequestIdMiddleware
@@ -21,6 +21,7 @@ from .telemetry import RequestIdMiddleware
 class State(TypedDict):
     """What a handler finds in `request.state`."""
 
+    admission: Admission
     openai_service: OpenAIService
     key_check: KeyCheck
 
@@ -38,7 +39,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         key_check = KeyCheck(settings)
         checking = asyncio.create_task(key_check.run())
         async with OpenAIService.open(settings) as openai_service:
-            yield {"openai_service": openai_service, "key_check": key_check}
+            yield {
+                "admission": Admission(settings),
+                "openai_service": openai_service,
+                "key_check": key_check,
+            }
         checking.cancel()
 
     about = metadata(__package__)

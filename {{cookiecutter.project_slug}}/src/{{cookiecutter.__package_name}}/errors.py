@@ -4,6 +4,7 @@ ServiceError
 ├── InvalidRequest                 422
 ├── BodyTooLarge                   413
 ├── ModelNotAllowed                400
+├── Overloaded                     503
 ├── DeadlineExceeded               504
 ├── InternalError                  500
 └── UpstreamError                  502  OpenAI failed
@@ -71,6 +72,10 @@ class BodyTooLarge(ServiceError):
 class ModelNotAllowed(ServiceError):
     status, type, title = 400, "model-not-allowed", "This service does not offer the model"
     detail = "Leave `model` out for the default."
+
+
+class Overloaded(ServiceError):
+    status, type, title = 503, "overloaded", "This service has as much to do as it can"
 
 
 class DeadlineExceeded(ServiceError):

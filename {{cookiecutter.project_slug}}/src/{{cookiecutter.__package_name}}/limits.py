@@ -1,10 +1,76 @@
-"""How much the service takes on."""
+"""How much the service takes on: calls at once, callers who wait, bytes of a body."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
+from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .deadline import started_at
+from .errors import Overloaded
+from .settings import Settings
+
+# How much the latest call counts for in the average of how long calls take.
+WEIGHT = 0.1
+
+
+class Admission:
+    """Places for calls of OpenAI. Who finds none waits, first come first served, or is refused.
+
+    On the event loop, before a thread is taken. What needs no place never waits here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.max_concurrency)
+        self._waiting = 0
+        self._seconds_held = 0.0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place; the time of waiting counts for the deadline.
+
+        Raises:
+            Overloaded: too many wait already, or it took too long.
+        """
+        started_at.set(time.monotonic())
+        if self._places.locked() and self._waiting >= self._settings.max_queue:
+            raise self._overloaded()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise self._overloaded() from None
+        finally:
+            self._waiting -= 1
+        taken_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._places.release()
+            self._seconds_held += WEIGHT * (time.monotonic() - taken_at - self._seconds_held)
+
+    def _overloaded(self) -> Overloaded:
+        error = Overloaded()
+        # When those who wait will have had their turn, if calls go on to take as long.
+        turns = (self._waiting + 1) / self._settings.max_concurrency
+        error.retry_after = max(1.0, turns * self._seconds_held)
+        return error
+
+
+async def _admit(request: Request) -> AsyncIterator[None]:
+    admission: Admission = request.state.admission
+    async with admission.place():
+        yield  # until the answer is sent: a stream keeps its place
+
+
+Admitted = Depends(_admit)
 
 
 class LimitBody:

@@ -3,18 +3,16 @@
 The client is sync: called in an `async def` handler, it would stop the event loop for everyone.
 """
 
+import asyncio
 import concurrent.futures
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
 from typing import Annotated, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
-import httpx2
 from anyio import NoEventLoopError, from_thread
 from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI, Stream
@@ -22,30 +20,41 @@ from openai.types.chat import ChatCompletionChunk
 from tenacity import Retrying
 
 from .completions import to_chunk, to_params, to_reply
-from .deadline import Deadline, deadline_in
+from .deadline import deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
+from .transport import Call, Transport, current_call
 from .upstream import translated
 
 T = TypeVar("T")
 
+# For `def` handlers that do not call OpenAI.
+SPARE_THREADS = 8
+
 
 class OpenAIService:
-    def __init__(self, client: OpenAI, settings: Settings) -> None:
+    def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
         self._client = client
+        self._transport = transport
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        # Its own size of 40 would be the limit that nobody chose.
+        pool = anyio.to_thread.current_default_thread_limiter()
+        pool.total_tokens = settings.max_concurrency + SPARE_THREADS
+        transport = Transport(settings.openai_base_url)
+        reaper = asyncio.create_task(transport.reap())
         with OpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
             max_retries=0,  # `retries` is the one layer
-            http_client=DefaultHttpx2Client(event_hooks={"response": [_bound_body]}),
+            http_client=DefaultHttpx2Client(transport=transport),
         ) as client:
-            yield cls(client, settings)
+            yield cls(client, transport, settings)
+        reaper.cancel()
 
     def call(self, send: Callable[[OpenAI], T]) -> T:
         """Call OpenAI, and again where that helps, until the deadline.
@@ -63,8 +72,11 @@ class OpenAIService:
             timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
             return send(self._client.with_options(timeout=timeout))
 
-        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
-            _deadline.set(deadline)
+        with (
+            deadline_in(self._settings.deadline_seconds) as deadline,
+            translated(),
+            self._transport.calling(deadline),
+        ):
             return Retrying(sleep=_sleep, **policy(self._settings, deadline))(attempt)
 
     def chat(self, request: ChatRequest) -> ChatReply:
@@ -98,19 +110,23 @@ class ChatStream:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params
+        self._call: Call | None = None
         self._stream: Stream[ChatCompletionChunk] | None = None
         self._first: ChatCompletionChunk | None = None
         self._reading = threading.Lock()
 
     def open(self, client: OpenAI) -> None:
         """Send the request and read the first chunk."""
-        self._stream = client.chat.completions.create(
+        self._call = current_call.get()
+        stream = client.chat.completions.create(
             stream=True, stream_options={"include_usage": True}, **self._params
         )
         try:
-            self._first = to_chunk(self._read())
+            self._first = to_chunk(next(stream, None))
+            self._stream = stream
+            self._call.check()
         except BaseException:
-            self._close()
+            stream.close()
             raise
 
     def _read(self) -> ChatCompletionChunk | None:
@@ -129,37 +145,9 @@ class ChatStream:
             chunk = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
 
     async def aclose(self) -> None:
-        if self._stream and not self._stream.response.is_closed:
-            # A thread may be waiting for the next chunk. Closing the socket would not wake it.
-            connection = self._stream.response.extensions["network_stream"]
-            with suppress(OSError):
-                socket.socket.shutdown(connection.get_extra_info("socket"), socket.SHUT_RDWR)
+        if self._call and self._stream and not self._stream.response.is_closed:
+            self._call.hang_up()  # a thread may be waiting for the next chunk
             await anyio.to_thread.run_sync(self._close)
-
-
-_deadline: ContextVar[Deadline] = ContextVar("deadline")
-
-
-class _BoundedBody(httpx2.SyncByteStream):
-    """A body that the deadline ends: httpx's read timeout starts again with each byte."""
-
-    def __init__(self, body: httpx2.SyncByteStream, deadline: Deadline) -> None:
-        self._body = body
-        self._deadline = deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._body:
-            if self._deadline.has_passed():
-                raise httpx2.ReadTimeout("The deadline has passed.")
-            yield chunk
-
-    def close(self) -> None:
-        self._body.close()
-
-
-def _bound_body(response: httpx2.Response) -> None:
-    assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the client is sync
-    response.stream = _BoundedBody(response.stream, _deadline.get())
 
 
 async def _from_state(request: Request) -> OpenAIService:

@@ -7,6 +7,7 @@ import httpx2
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -63,6 +64,12 @@ class Settings(BaseSettings):
     deadline_seconds: Seconds = 60
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
 
+    max_concurrency: PositiveInt = 200
+    """Calls of OpenAI at once, in each worker: what a core can carry if they take a second."""
+    max_queue: NonNegativeInt = 200
+    """How many callers may wait for their turn, in each worker."""
+    queue_timeout_seconds: Seconds = 10
+    """How long they may wait."""
     max_body_bytes: PositiveInt = 1_048_576
 
     host: str = "127.0.0.1"

@@ -1,0 +1,177 @@
+"""Connections for threads: found without a search, and hung up on from outside.
+
+httpx's pool looks through all its connections, under one lock, for each request; with hundreds of
+threads that is what they wait for. And nobody can stop a thread that waits for an upstream: the
+only way to end its call is to shut the socket down under it.
+"""
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from .deadline import Deadline
+
+# OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
+KEEPALIVE_SECONDS = 60.0
+
+# The events of httpx's `trace` extension that tell which socket a request will go over.
+CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+
+# How late a thread may learn that its deadline has passed.
+REAP_SECONDS = 0.05
+
+
+class _Line:
+    """One connection, kept alive, and the socket under it."""
+
+    def __init__(self, verify: ssl.SSLContext, proxy: str | None) -> None:
+        limits = httpx2.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+        self.transport = httpx2.HTTPTransport(verify=verify, proxy=proxy, limits=limits)
+        self.idle_since = 0.0
+        self._socket: socket.socket | None = None
+
+    def connected(self, stream: httpcore2.NetworkStream) -> None:
+        self._socket = stream.get_extra_info("socket")
+
+    def hang_up(self) -> None:
+        if self._socket:
+            # Of the plain socket, also under TLS: a thread may be inside of the TLS one.
+            with suppress(OSError):  # closed meanwhile
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class Call:
+    """What a thread does upstream, for whoever has to end it."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._lock = threading.Lock()
+        self._line: _Line | None = None
+        self._is_over = False
+
+    def hang_up(self) -> None:
+        with self._lock:
+            self._is_over = True
+            if self._line:
+                self._line.hang_up()
+
+    def check(self) -> None:
+        """Raises ReadError if somebody has hung up."""
+        if self._is_over:
+            raise httpx2.ReadError("The call is over.")
+
+    def take(self, line: _Line) -> None:
+        with self._lock:
+            self._line = line
+            if self._is_over:  # before there was a line, or a socket
+                line.hang_up()
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._line = None
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+class _Body(httpx2.SyncByteStream):
+    def __init__(self, body: httpx2.SyncByteStream, give_back: Callable[[], None]) -> None:
+        self._body = body
+        self._give_back = give_back
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._body
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._body.close()
+            self._give_back()
+
+
+class Transport(httpx2.BaseTransport):
+    """For one host: the line that was used last is the next to be used."""
+
+    def __init__(self, base_url: str) -> None:
+        url = httpx2.URL(base_url)
+        is_direct = urllib.request.proxy_bypass(url.host)
+        self._proxy = None if is_direct else urllib.request.getproxies().get(url.scheme)
+        self._verify = httpx2.create_ssl_context()
+        self._idle: deque[_Line] = deque()
+        self._calls: set[Call] = set()
+        self._is_closed = False
+
+    @contextmanager
+    def calling(self, deadline: Deadline) -> Iterator[None]:
+        """The requests inside end with the deadline, or when the block is left by an exception."""
+        call = Call(deadline)
+        token = current_call.set(call)
+        self._calls.add(call)
+        try:
+            yield
+        except BaseException:
+            call.hang_up()
+            raise
+        finally:
+            self._calls.discard(call)
+            current_call.reset(token)
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = _Line(self._verify, self._proxy)
+        call = current_call.get()
+
+        def trace(event: str, info: dict[str, Any]) -> None:
+            if event in CONNECTED:
+                line.connected(info["return_value"])
+                call.take(line)
+
+        def give_back() -> None:
+            call.give_back()
+            line.idle_since = time.monotonic()
+            self._idle.append(line)
+            if self._is_closed:
+                self.close()
+
+        try:
+            call.take(line)
+            request.extensions["trace"] = trace
+            response = line.transport.handle_request(request)
+        except BaseException:
+            give_back()
+            raise
+        assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - for the type
+        response.stream = _Body(response.stream, give_back)
+        return response
+
+    async def reap(self) -> None:
+        """For ever: end the calls whose time is over, and close the lines that nobody uses."""
+        while True:
+            await asyncio.sleep(REAP_SECONDS)
+            for call in list(self._calls):
+                if call.deadline.has_passed():
+                    call.hang_up()
+            expired = time.monotonic() - KEEPALIVE_SECONDS
+            with suppress(IndexError):  # threads take and give back meanwhile
+                while self._idle[0].idle_since < expired:
+                    self._idle.popleft().transport.close()
+
+    def close(self) -> None:
+        self._is_closed = True
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().transport.close()

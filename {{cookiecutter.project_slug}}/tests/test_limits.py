@@ -1,0 +1,122 @@
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from .conftest import (
+    Service,
+    app,
+    ask_without_reading,
+    errors,
+    limits,
+    make_settings,
+    serving,
+    wait_until,
+)
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+
+@pytest.fixture
+def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
+    """A service with two places and room for one who waits, none of them taken by another test."""
+    settings = make_settings(offline, max_concurrency=2, max_queue=1, attempt_timeout_seconds=1)
+    with serving(app.create_app(settings)) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+        offline.reset()
+        yield service
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_who_finds_no_room_is_refused_at_once(
+    endpoint: str, narrow: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(delay=60, times=3))
+    with ExitStack() as callers:
+        for _ in range(3):
+            callers.enter_context(ask_without_reading(narrow, endpoint))
+        wait_until(lambda: len(offline.received) == 2)
+        time.sleep(0.2)  # for the third, of whom there is no trace
+        started = time.monotonic()
+        response = narrow.post(endpoint)
+        assert time.monotonic() - started < 1, "waited for its turn"
+        assert response.json()["type"] == "urn:problem-type:overloaded"
+        assert int(response.headers["retry-after"]) >= 1
+        assert narrow.client.get("/livez").is_success
+        assert narrow.client.get("/readyz").is_success
+        assert len(offline.received) == 2, "no more calls at once than there are places"
+
+
+def test_who_waits_has_a_turn(narrow: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(delay=0.2, times=2))
+    with ask_without_reading(narrow, "/v1/chat"), ask_without_reading(narrow, "/v1/chat"):
+        wait_until(lambda: len(offline.received) == 2)
+        assert narrow.chat().is_success
+        assert offline.received[0].finished
+
+
+def test_a_stream_keeps_its_place_until_it_ends(narrow: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(reply="one two", hang_after=1, times=2))
+    with ExitStack() as callers:
+        for _ in range(2):
+            caller = callers.enter_context(ask_without_reading(narrow, "/v1/chat/stream"))
+            assert caller.recv(1)
+        with ask_without_reading(narrow, "/v1/chat"):
+            time.sleep(0.2)
+            assert len(offline.received) == 2
+            callers.close()
+            wait_until(lambda: len(offline.received) == 3)
+
+
+def test_callers_have_their_turns_in_order_and_leave_no_gap(offline: OfflineOpenAI) -> None:
+    admission = limits.Admission(make_settings(offline, max_concurrency=1, max_queue=3))
+    turns = []
+
+    async def caller(name: str) -> None:
+        async with admission.place():
+            turns.append(name)
+            await asyncio.sleep(0.01)
+
+    async def come_and_go() -> None:
+        callers = [asyncio.create_task(caller(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Overloaded):
+            await caller("e")
+        callers[1].cancel()
+        await asyncio.sleep(0)
+        await asyncio.gather(*callers, caller("f"), return_exceptions=True)
+
+    asyncio.run(come_and_go())
+    assert turns == ["a", "c", "d", "f"]
+
+
+def test_nobody_waits_for_ever(serve: Callable[..., Service], offline: OfflineOpenAI) -> None:
+    service = serve(max_concurrency=1, queue_timeout_seconds=0.2)
+    offline.script(Scripted(delay=60))
+    with ask_without_reading(service, "/v1/chat"):
+        wait_until(lambda: offline.received)
+        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
+
+
+def test_waiting_counts_for_the_deadline(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(max_concurrency=1, deadline_seconds=0.4)
+    offline.script(Scripted(delay=0.3), Scripted(delay=0.3))
+    with ask_without_reading(service, "/v1/chat"):
+        wait_until(lambda: offline.received)
+        assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_as_many_calls_as_there_are_places_run_at_once(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """No pool of threads or connections is smaller."""
+    offline.script(Scripted(delay=60, times=150))
+    with ExitStack() as callers:
+        for _ in range(150):
+            callers.enter_context(ask_without_reading(service, "/v1/chat"))
+        wait_until(lambda: len(offline.received) == 150)
