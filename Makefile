@@ -15,11 +15,13 @@ ifneq ($(words $(STYLE))$(filter-out to_thread sync async,$(STYLE)),1)
 $(error STYLE=$(STYLE) is no handler style: choose to_thread, sync or async)
 endif
 
-.PHONY: help demo test lint clean
+.PHONY: help demo bench test lint clean
 
 help:
 	@echo "make demo    make a project with the default answers and show it at work: needs no key"
 	@echo "             (STYLE=to_thread, sync or async)"
+	@echo "make bench   measure the styles against what people write by hand (half an hour)"
+	@echo "             (ARGS=--quick only tries it; ARGS=--help has the options)"
 	@echo "make test    test the template and the projects that it makes (some minutes)"
 	@echo "make lint    check style, format and types of the hooks and tests, and the template's style"
 	@echo "make clean   remove what the others made"
@@ -39,6 +41,9 @@ $(BAKED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/cookiecutter . --no-input --default-config --overwrite-if-exists \
 		--output-dir $(DEMO) handler_style=$(STYLE) >$(DEMO)/log || { cat $(DEMO)/log >&2; exit 1; }
 	@touch $(BAKED)
+
+bench: $(INSTALLED)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/pytest

@@ -1,0 +1,1 @@
+"""The generated services against what people write by hand: `make bench`."""

@@ -1,0 +1,81 @@
+"""What a caller sends, and what makes an answer a whole one: of our services, and of OpenAI."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGES = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "What is an event loop, and why must nobody block it?"},
+]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    path: str
+    body: dict[str, Any]
+    sign: bytes  # in every whole answer
+    # A chunk with text in it, for streams; the empty one that opens OpenAI's is none.
+    chunk: re.Pattern[bytes] | None = None
+
+    def request(self) -> bytes:
+        body = json.dumps(self.body).encode()
+        lines = (
+            f"POST {self.path} HTTP/1.1",
+            "host: benchmark",
+            "authorization: Bearer sk-offline-needs-no-key",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        )
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+_TO_OPENAI = {"model": "offline", "messages": MESSAGES}
+_STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+
+DIALECTS = {
+    "chat": Dialect("/v1/chat", {"messages": MESSAGES}, b'"reply"'),
+    "stream": Dialect(
+        "/v1/chat/stream",
+        {"messages": MESSAGES},
+        b"event: done",
+        re.compile(rb'"text": ?"[^"]'),
+    ),
+    "openai chat": Dialect("/v1/chat/completions", _TO_OPENAI, b'"content"'),
+    "openai stream": Dialect(
+        "/v1/chat/completions",
+        _TO_OPENAI | _STREAMED,
+        b"data: [DONE]",
+        re.compile(rb'"content": ?"[^"]'),
+    ),
+}
+
+
+def unchunked(body: bytes) -> bytes:
+    """A body without its chunked transfer coding."""
+    parts: list[bytes] = []
+    at = 0
+    while True:
+        end = body.index(b"\r\n", at)
+        size = int(body[at:end], 16)
+        if not size:
+            return b"".join(parts)
+        parts.append(body[end + 2 : end + 2 + size])
+        at = end + 2 + size + 2
+
+
+def words(body: bytes) -> int:
+    """How many words a whole stream has brought, in however many events."""
+    return len("".join(_texts(body)).split())
+
+
+def _texts(body: bytes) -> Iterator[str]:
+    for line in body.splitlines():
+        if line.startswith(b"data: {"):
+            data = json.loads(line[len(b"data: ") :])
+            if "text" in data:
+                yield data["text"]
+            for choice in data.get("choices", ()):
+                yield choice["delta"].get("content") or ""
