@@ -79,7 +79,7 @@ def test_a_reader_who_does_not_read_holds_the_upstream_back(
     """The buffers of the sockets fill, and no memory of the service's."""
     offline.script(Scripted(reply="x" * 100_000, words=400))
     with ask_without_reading(patient, "/v1/chat/stream"):
-        time.sleep(0.5)
+        time.sleep(0.3)
         assert not offline.received[0].finished
     wait_until(lambda: offline.received[0].left_at)
 

@@ -62,7 +62,7 @@ BROKEN_STREAMS = [
 @pytest.fixture
 def hasty(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     """A service that does not try again."""
-    return serve(max_attempts=1, attempt_timeout_seconds=0.3)
+    return serve(max_attempts=1, attempt_timeout_seconds=0.2)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

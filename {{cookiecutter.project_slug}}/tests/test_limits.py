@@ -17,8 +17,6 @@ from .conftest import (
 )
 from dev.offline_openai import OfflineOpenAI, Scripted
 
-ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
-
 
 @pytest.fixture
 def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
@@ -30,20 +28,18 @@ def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_who_finds_no_room_is_refused_at_once(
-    endpoint: str, narrow: Service, offline: OfflineOpenAI
-) -> None:
+def test_who_finds_no_room_is_refused_at_once(narrow: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(delay=60, times=3))
     with ExitStack() as callers:
         for _ in range(3):
-            callers.enter_context(ask_without_reading(narrow, endpoint))
+            callers.enter_context(ask_without_reading(narrow, "/v1/chat"))
         wait_until(lambda: len(offline.received) == 2)
         time.sleep(0.2)  # for the third, of whom there is no trace
         started = time.monotonic()
-        response = narrow.post(endpoint)
+        response = narrow.chat()
         assert time.monotonic() - started < 1, "waited for its turn"
         assert response.json()["type"] == "urn:problem-type:overloaded"
+        assert narrow.stream().json()["type"] == "urn:problem-type:overloaded"
         assert int(response.headers["retry-after"]) >= 1
         assert narrow.client.get("/livez").is_success
         assert narrow.client.get("/readyz").is_success
