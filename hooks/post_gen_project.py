@@ -17,8 +17,6 @@ ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
 
-THREADED = {"src/PACKAGE/transport_sync.py": "src/PACKAGE/transport.py"}
-
 # question -> answer -> {path in the template: its path in the project}. A path, of a file or of a
 # folder, that only other answers name is removed. PACKAGE stands for the package's name.
 VARIANTS = {
@@ -26,14 +24,15 @@ VARIANTS = {
         style: {
             f"src/PACKAGE/chat_{handlers}.py": "src/PACKAGE/chat.py",
             f"src/PACKAGE/openai_service_{style}.py": "src/PACKAGE/openai_service.py",
+            f"src/PACKAGE/streams_{client}.py": "src/PACKAGE/streams.py",
+            f"src/PACKAGE/transport_{client}.py": "src/PACKAGE/transport.py",
             f"tests/test_openai_service_{handlers}.py": "tests/test_openai_service.py",
-            **extra,
         }
         # The handlers of two styles are `async def`, the clients of two are sync.
-        for style, handlers, extra in (
-            ("to_thread", "async", THREADED),
-            ("sync", "sync", THREADED),
-            ("async", "async", {}),
+        for style, handlers, client in (
+            ("to_thread", "async", "sync"),
+            ("sync", "sync", "sync"),
+            ("async", "async", "async"),
         )
     },
     "license": {

@@ -45,11 +45,11 @@ def baked(template: Path, tmp_path: Path) -> Bake:
 
 @pytest.fixture(scope="session")
 def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment with what the projects need: it is the same for all styles.
+    """The commands of an environment with what all projects need, which `async` projects do.
 
     Installed by plain pip from a project's own pyproject.toml, as its Makefile does without uv.
     """
-    project = bake(template, tmp_path_factory.mktemp("venv"))
+    project = bake(template, tmp_path_factory.mktemp("venv"), handler_style="async")
     run(sys.executable, "-m", "venv", ".venv", cwd=project).check_returncode()
     commands = project / ".venv" / "bin"
     pip = (commands / "python", "-m", "pip", "install", "--quiet")

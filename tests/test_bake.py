@@ -11,8 +11,10 @@ from .projects import FILES, ROOT, STYLES, bake, files, run
 
 STYLED = {
     "README.md",  # it tells about the style
+    "pyproject.toml",  # only one depends on aiohttp
     "src/chat_service/chat.py",
     "src/chat_service/openai_service.py",
+    "src/chat_service/streams.py",
     "src/chat_service/transport.py",
     "tests/test_openai_service.py",
 }
@@ -22,8 +24,7 @@ IN_PYTHON = re.compile(rb"cookiecutter")  # an f-string doubles braces, too
 
 @pytest.mark.parametrize("style", STYLES)
 def test_has_exactly_the_files_that_it_should(baked: Bake, style: str) -> None:
-    threaded = {"src/chat_service/transport.py"} if style != "async" else set()
-    assert files(baked(handler_style=style)).keys() == FILES | threaded
+    assert files(baked(handler_style=style)).keys() == FILES
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -83,6 +83,7 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
         "LICENSE": "LICENSE_MIT",
         "src/chat_service/chat.py": "chat_sync.py",
         "src/chat_service/openai_service.py": "openai_service_sync.py",
+        "src/chat_service/streams.py": "streams_sync.py",
         "src/chat_service/transport.py": "transport_sync.py",
         "tests/test_openai_service.py": "test_openai_service_sync.py",
     }

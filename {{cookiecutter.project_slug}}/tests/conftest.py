@@ -1,6 +1,5 @@
 """Real servers on loopback: the service under test, and the offline OpenAI behind it."""
 
-import inspect
 import json
 import os
 import socket
@@ -28,6 +27,8 @@ from {{ cookiecutter.__package_name }} import (
     openai_service,
     retries,
     settings,
+    shutdown,
+    sse,
     telemetry,
 )
 
@@ -43,12 +44,11 @@ __all__ = [
     "openai_service",
     "retries",
     "settings",
+    "shutdown",
+    "sse",
     "telemetry",
 ]
 PACKAGE = app.__package__
-
-# What of the handler style shows from outside: whether a call can be cancelled.
-CALL_IS_ASYNC = inspect.iscoroutinefunction(openai_service.OpenAIService.call)
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
 QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}

@@ -51,7 +51,7 @@ def test_chat_hands_on_a_refusal(service: Service, offline: OfflineOpenAI) -> No
 def test_stream_sends_the_text_as_it_arrives_then_done(
     service: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(reply="An end\n\nof “a” connection."))
+    offline.script(Scripted(reply="An end\n\nof “a” connection.", chunk_delay=0.02))
     response = service.stream()
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")

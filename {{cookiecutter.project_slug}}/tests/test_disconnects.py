@@ -11,7 +11,6 @@ import pytest
 from fastapi import BackgroundTasks
 
 from .conftest import (
-    CALL_IS_ASYNC,
     QUESTION,
     Service,
     app,
@@ -42,7 +41,6 @@ def test_no_attempt_is_begun_for_a_caller_who_left(
     assert len(offline.received) == 1
 
 
-@pytest.mark.skipif(not CALL_IS_ASYNC, reason="nobody can stop the thread of a `def` handler")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_call_under_way_is_closed(
     endpoint: str, patient: Service, offline: OfflineOpenAI
@@ -53,11 +51,10 @@ def test_a_call_under_way_is_closed(
     wait_until(lambda: offline.received[0].left_at)
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 2] if CALL_IS_ASYNC else [1, 2])
+@pytest.mark.parametrize("chunks", [0, 1, 2])
 def test_a_stream_is_closed_though_the_upstream_is_silent(
     chunks: int, patient: Service, offline: OfflineOpenAI
 ) -> None:
-    """Also before its first chunk, but for `def` handlers, whose thread nobody can stop then."""
     offline.script(Scripted(reply="one two three", hang_after=chunks))
     with ask_without_reading(patient, "/v1/chat/stream") as caller:
         wait_until(lambda: offline.received)

@@ -179,7 +179,7 @@ def test_a_failure_inside_a_stream_becomes_its_last_event(
     response = hasty.stream()
     assert response.status_code == 200
     *deltas, (name, problem) = events(response)
-    assert [data["text"].strip() for _, data in deltas] == ["one", "two"]
+    assert "".join(data["text"] for _, data in deltas).strip() == "one two"
     assert name == "error"
     assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:{kind}")
     assert problem["request_id"] == response.headers["x-request-id"]
@@ -251,7 +251,7 @@ def test_a_bug_inside_a_stream_is_its_last_event(
     def broken(*_: object) -> None:
         raise ValueError("what nobody should see")
 
-    monkeypatch.setattr(completions.StreamSummary, "to_done", broken)
+    monkeypatch.setattr(completions.StreamedReply, "to_done", broken)
     response = service.stream()
     name, problem = events(response)[-1]
     assert (name, problem["type"]) == ("error", "urn:problem-type:internal-error")

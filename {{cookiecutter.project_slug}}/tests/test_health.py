@@ -13,7 +13,11 @@ def test_livez_is_there_at_once(service: Service) -> None:
 def test_readyz_says_how_the_key_stands(service: Service) -> None:
     response = service.client.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"ready": True, "openai_api_key": "accepted"}
+    assert response.json() == {
+        "ready": True,
+        "openai_api_key": "accepted",
+        "shutting_down": False,
+    }
 
 
 def test_probes_are_answered_while_calls_are_slow(

@@ -2,11 +2,18 @@
 
 import json
 import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx2
+import pytest
 
 from .conftest import KEY, QUESTION, free_port, process, wait_until
-from dev.offline_openai import OfflineOpenAI, Scripted
+from dev.offline_openai import OfflineOpenAI, Scripted, running
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 
 
 def env(offline: OfflineOpenAI, **changed: str) -> dict[str, str]:
@@ -38,25 +45,49 @@ def test_without_a_key_or_with_a_rejected_one_it_says_so_in_one_line(
         assert printed == "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
 
 
-def test_it_serves_and_stops(offline: OfflineOpenAI) -> None:
-    """With one worker and with two, at the same time: starting takes the longest."""
-    ports = [str(free_port()), str(free_port())]
-    settings = [
-        env(offline, PORT=port, WORKERS=workers, LOG_FORMAT="json")
-        for port, workers in zip(ports, "12", strict=True)
-    ]
-    with process(**settings[0]) as one, process(**settings[1]) as two:
-        for port, service in zip(ports, (one, two), strict=True):
-            url = f"http://127.0.0.1:{port}"
-            check_requests(url, offline)
-            service.send_signal(signal.SIGTERM)
-            printed, _ = service.communicate(timeout=60)
-            assert service.returncode == 0
-            check_log(printed)
+def test_it_serves_and_stops() -> None:
+    """With one worker and with two, by either signal; at the same time, for starting takes long."""
+    with ThreadPoolExecutor() as pool:
+        checks = [
+            pool.submit(check_that_calls_finish, "1", signal.SIGTERM),
+            pool.submit(check_that_calls_finish, "2", signal.SIGINT),
+            pool.submit(check_that_calls_are_cut),
+        ]
+    for check in checks:
+        check.result()
+
+
+@contextmanager
+def started(**changed: str) -> Iterator[tuple["subprocess.Popen[str]", str, OfflineOpenAI]]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running() as offline, process(**env(offline, PORT=str(port), **changed)) as service:
+        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
+        offline.reset()
+        yield service, url, offline
+
+
+def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
+    with started(WORKERS=workers, LOG_FORMAT="json") as (service, url, offline):
+        check_requests(url, offline)
+        offline.script(Scripted(reply="one two three", chunk_delay=0.3))
+        with (
+            httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
+            httpx2.Client(base_url=url) as client,
+        ):
+            service.send_signal(number)
+            wait_until(lambda: client.get("/readyz").json()["shutting_down"])
+            assert client.get("/readyz").status_code == 503
+            refused = client.post("/v1/chat", json=QUESTION)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["type"] == "urn:problem-type:shutting-down"
+            assert "event: done" in begun.read().decode()
+        printed, _ = service.communicate(timeout=60)
+        assert service.returncode == 0
+        check_log(printed)
 
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:
-    wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
     offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong: {KEY}"))
     failed = httpx2.post(f"{url}/v1/chat", json=QUESTION, headers={"x-request-id": "one"})
     assert failed.json()["type"] == "urn:problem-type:upstream-credentials"
@@ -70,4 +101,26 @@ def check_log(printed: str) -> None:
         "POST /v1/chat 502",
     }
     assert any("shutdown complete" in line["message"] for line in lines)
+    assert not any("traceback" in line for line in lines)
     assert KEY not in printed
+
+
+def check_that_calls_are_cut() -> None:
+    """What takes longer than the grace is told so, and keeps nothing."""
+    with (
+        started(SHUTDOWN_GRACE_SECONDS="1") as (service, url, offline),
+        ThreadPoolExecutor() as callers,
+    ):
+        offline.script(Scripted(delay=60, times=2))
+        waiting = [callers.submit(httpx2.post, f"{url}{path}", json=QUESTION) for path in ENDPOINTS]
+        wait_until(lambda: len(offline.received) == 2)
+        offline.script(Scripted(reply="one two", hang_after=1))
+        with httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
+            service.send_signal(signal.SIGTERM)
+            for answer in waiting:
+                assert answer.result().json()["type"] == "urn:problem-type:shutting-down"
+            with pytest.raises(httpx2.TransportError):
+                begun.read()
+        printed, _ = service.communicate(timeout=60)
+        assert service.returncode == 0
+        assert "Traceback" not in printed

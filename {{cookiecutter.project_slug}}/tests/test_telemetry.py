@@ -38,9 +38,13 @@ def test_another_is_replaced(asked: str, service: Service) -> None:
 
 
 def test_a_request_leaves_a_line(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    def lines() -> list[logging.LogRecord]:
+        return [r for r in caplog.records if r.name == telemetry.__name__]
+
     with caplog.at_level(logging.INFO):
         service.client.get("/livez%0aforged")
-    (line,) = [r for r in caplog.records if r.name == telemetry.__name__]
+        wait_until(lines)  # it is written once the answer is sent
+    (line,) = lines()
     assert line.getMessage() == "GET /livez%0Aforged 404"
     assert vars(line)["duration_ms"] >= 0
 

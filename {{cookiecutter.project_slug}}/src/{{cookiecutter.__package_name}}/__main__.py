@@ -9,14 +9,16 @@ import uvicorn
 
 from . import key_check
 from .settings import SettingsError, load_settings
+from .shutdown import CLOSING_SECONDS, SIGNALS
 from .telemetry import log_config
 
 EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
 
 
 def main() -> None:
-    # uvicorn finishes what is running, and then passes the signal on to the handler before it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Once uvicorn has stopped, it passes the signal on to the handler before its own.
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -28,10 +30,12 @@ def main() -> None:
     uvicorn.run(
         f"{__package__}.app:create_app",
         factory=True,
+        # uvloop takes one new connection a turn: under load, some wait for seconds to be let in.
+        loop="asyncio",
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
         log_config=log_config(settings),
         access_log=False,
         server_header=False,

@@ -1,6 +1,7 @@
 """Puts the service together."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import metadata
@@ -15,6 +16,7 @@ from .key_check import KeyCheck
 from .limits import Admission, LimitBody
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
+from .shutdown import graceful_shutdown
 from .telemetry import RequestIdMiddleware
 
 
@@ -24,6 +26,17 @@ class State(TypedDict):
     admission: Admission
     openai_service: OpenAIService
     key_check: KeyCheck
+
+
+def _settle_garbage_collection() -> None:
+    """Keep the collector from looking, again and again, through what is there to stay.
+
+    With Python's own thresholds it takes a fifth of the CPU when hundreds of calls are under way,
+    and finds next to nothing: what a request leaves behind is not in cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -36,14 +49,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        admission = Admission(settings)
         key_check = KeyCheck(settings)
         checking = asyncio.create_task(key_check.run())
         async with OpenAIService.open(settings) as openai_service:
-            yield {
-                "admission": Admission(settings),
-                "openai_service": openai_service,
-                "key_check": key_check,
-            }
+            _settle_garbage_collection()
+            with graceful_shutdown(admission, settings.shutdown_grace_seconds):
+                yield {
+                    "admission": admission,
+                    "openai_service": openai_service,
+                    "key_check": key_check,
+                }
         checking.cancel()
 
     about = metadata(__package__)

@@ -1,102 +1,121 @@
-"""How a chat becomes a call of OpenAI, and what comes back an answer."""
+"""How a chat becomes a call of OpenAI, and what comes back an answer.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+Only what an answer needs is read. The SDK's own methods check the types of all parameters and
+build models of all that comes back, chunk by chunk: half of the CPU of a call, most of a stream's.
+"""
 
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+from pydantic import BaseModel, Field, ValidationError
 
 from .errors import BrokenReply, ModelNotAllowed
 from .schemas import ChatDone, ChatReply, ChatRequest, Usage
 from .settings import Settings
+from .sse import Decoder
+
+# What remains to be read after the last chunk is the end of the body. How long it may take, in
+# seconds: only then can the connection be used again.
+DRAIN_SECONDS = 0.5
 
 
-def to_params(request: ChatRequest, settings: Settings) -> dict[str, Any]:
-    """Arguments of the SDK's `chat.completions.create`.
+class _Text(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+    def text(self) -> str:
+        # Without the halves of surrogate pairs, which JSON can hold and UTF-8 cannot.
+        return (self.content or self.refusal or "").encode(errors="replace").decode()
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Choice(BaseModel):
+    message: _Text
+    finish_reason: str
+
+
+class _Completion(BaseModel):
+    model: str
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class _ChunkChoice(BaseModel):
+    delta: _Text | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(BaseModel):
+    model: str | None = None
+    choices: list[_ChunkChoice] = []  # none in the last one, with the usage
+    usage: _Usage | None = None
+    error: Any = None
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def _parse(kind: type[T], data: bytes) -> T:
+    """Raises BrokenReply: the SDK hands on whatever came with status 200."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError:
+        pass
+    try:
+        return kind.model_validate(json.loads(data))  # which takes halves of surrogate pairs
+    except (ValueError, RecursionError) as error:
+        raise BrokenReply from error
+
+
+def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> dict[str, Any]:
+    """Arguments of the `post` of the SDK's clients, which then gives the bare response.
 
     Raises:
         ModelNotAllowed: the request names a model that this service does not offer.
     """
     model = request.model or settings.openai_model
-    if model not in {settings.openai_model, *settings.allowed_models}:
+    if model != settings.openai_model and model not in settings.allowed_models:
         raise ModelNotAllowed
-    params: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": model,
         "messages": [message.model_dump() for message in request.messages],
     }
     # Left out rather than sent as null: some models refuse the very name.
     if request.temperature is not None:
-        params["temperature"] = request.temperature
+        body["temperature"] = request.temperature
     if request.max_output_tokens is not None:
-        params["max_completion_tokens"] = request.max_output_tokens
-    return params
+        body["max_completion_tokens"] = request.max_output_tokens
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return {
+        "path": "/chat/completions",
+        "cast_to": httpx2.Response,
+        "body": body,
+        "stream": stream,
+    }
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    """The SDK hands on whatever came with status 200: what cannot be read there is broken."""
-    try:
-        yield
-    except (AttributeError, IndexError, TypeError) as error:
-        raise BrokenReply from error
-
-
-def to_reply(completion: ChatCompletion) -> ChatReply:
+def to_reply(response: httpx2.Response) -> ChatReply:
     """Raises BrokenReply if it is none."""
-    with _reading():
-        choice = completion.choices[0]
-        return ChatReply(
-            reply=_clean(choice.message.content or choice.message.refusal or ""),
-            model=completion.model,
-            finish_reason=choice.finish_reason,
-            usage=_to_usage(completion.usage),
-        )
+    completion = _parse(_Completion, response.content)
+    choice = completion.choices[0]
+    return ChatReply(
+        reply=choice.message.text(),
+        model=completion.model,
+        finish_reason=choice.finish_reason,
+        usage=_to_usage(completion.usage),
+    )
 
 
-def to_chunk(chunk: object) -> ChatCompletionChunk:
-    """Raises BrokenReply if it is none."""
-    if not isinstance(chunk, ChatCompletionChunk):
-        raise BrokenReply("no chunk in the stream")
-    return chunk
-
-
-class StreamSummary:
-    """What the chunks of a stream say beside their text."""
-
-    def __init__(self) -> None:
-        self._model = ""
-        self._finish_reason: str | None = None
-        self._usage: CompletionUsage | None = None
-
-    def add(self, chunk: object) -> str:
-        """Take note of a chunk and return its text."""
-        chunk = to_chunk(chunk)
-        with _reading():
-            self._model = chunk.model or self._model
-            self._usage = chunk.usage or self._usage
-            if not chunk.choices:  # the last one, with the usage
-                return ""
-            choice = chunk.choices[0]
-            self._finish_reason = choice.finish_reason or self._finish_reason
-            return _clean((choice.delta and (choice.delta.content or choice.delta.refusal)) or "")
-
-    def to_done(self) -> ChatDone:
-        """Raises BrokenReply if the stream ended before the reply did."""
-        if self._finish_reason is None:
-            raise BrokenReply("the stream ended without a finish_reason")
-        with _reading():
-            return ChatDone(
-                model=self._model, finish_reason=self._finish_reason, usage=_to_usage(self._usage)
-            )
-
-
-def _clean(text: str) -> str:
-    """Without the halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
-    return text.encode(errors="replace").decode()
-
-
-def _to_usage(usage: CompletionUsage | None) -> Usage | None:
+def _to_usage(usage: _Usage | None) -> Usage | None:
     if usage is None:
         return None
     return Usage(
@@ -104,3 +123,78 @@ def _to_usage(usage: CompletionUsage | None) -> Usage | None:
         output_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
     )
+
+
+class StreamedReply:
+    """What the bytes of a streamed reply say."""
+
+    def __init__(self, request: httpx2.Request) -> None:
+        self.has_begun = False
+        """Whether a chunk has come."""
+        self.is_over = False
+        """Whether the last one has."""
+        self._request = request
+        self._decoder = Decoder()
+        self._texts: list[str] = []
+        self._error: Exception | None = None
+        self._model = ""
+        self._finish_reason: str | None = None
+        self._usage: _Usage | None = None
+
+    def feed(self, read: bytes) -> None:
+        """Take note of what was read; `b""` is the end.
+
+        Raises:
+            BrokenReply, openai.APIError: instead of a first chunk; later ones wait their turn.
+        """
+        try:
+            for data in self._decoder.feed(read):
+                if data == b"[DONE]":
+                    self._end()
+                    return
+                self._add(_parse(_Chunk, data))
+            if not read:
+                self._end()
+        except (BrokenReply, openai.APIError) as error:
+            if not self.has_begun:
+                raise
+            self._error = error
+
+    def _add(self, chunk: _Chunk) -> None:
+        if chunk.error:
+            message = chunk.error.get("message") if isinstance(chunk.error, dict) else None
+            raise openai.APIError(str(message), self._request, body=chunk.error)
+        self.has_begun = True
+        self._model = chunk.model or self._model
+        self._usage = chunk.usage or self._usage
+        if chunk.choices:
+            choice = chunk.choices[0]
+            self._finish_reason = choice.finish_reason or self._finish_reason
+            if choice.delta:
+                self._texts.append(choice.delta.text())
+
+    def _end(self) -> None:
+        if self._finish_reason is None:
+            raise BrokenReply("the stream ended without a finish_reason")
+        self.is_over = True
+
+    async def texts(self, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[str]:
+        """The text as it comes: of all the chunks of one read together."""
+        while True:
+            text = "".join(self._texts)
+            self._texts.clear()
+            if text:
+                yield text
+            elif self._error:
+                raise self._error
+            elif self.is_over:
+                return
+            else:
+                self.feed(await read())
+
+    def to_done(self) -> ChatDone:
+        return ChatDone(
+            model=self._model,
+            finish_reason=self._finish_reason or "",
+            usage=_to_usage(self._usage),
+        )

@@ -5,15 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import httpx2
-
 from .errors import DeadlineExceeded, UpstreamError
 
 # Timers of event loops and sockets round to milliseconds, so that they may fire a little early.
 TIMER_RESOLUTION = 0.01
-
-# A host that does not even accept a connection within this will not do so later.
-CONNECT_SECONDS = 5.0
 
 # When the caller began to wait, by time.monotonic(); without it, a deadline begins with its call.
 started_at: ContextVar[float] = ContextVar("started_at")
@@ -27,13 +22,12 @@ class Deadline:
         """Seconds left, negative once it has passed."""
         return self._ends_at - time.monotonic()
 
+    def end(self) -> None:
+        """Let it be now: no attempt is begun after it."""
+        self._ends_at = time.monotonic()
+
     def has_passed(self) -> bool:
         return self.remaining() <= TIMER_RESOLUTION
-
-    def timeout(self, limit: float) -> httpx2.Timeout:
-        """The timeout of one attempt: `limit` seconds, or what is left."""
-        seconds = max(min(limit, self.remaining()), TIMER_RESOLUTION)
-        return httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
 
 
 @contextmanager

@@ -1,9 +1,14 @@
 """Stops the work for a caller who has left: nobody would read, but all would pay."""
 
 import asyncio
+from contextvars import ContextVar
 
 import anyio
+import anyio.lowlevel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# For threads, which nobody can cancel: whether they should stop.
+current_handling: ContextVar[anyio.CancelScope] = ContextVar("current_handling")
 
 
 class CancelOnDisconnect:
@@ -22,6 +27,7 @@ class CancelOnDisconnect:
         watcher: asyncio.Task[None] | None = None
 
         with anyio.CancelScope() as handling:
+            current_handling.set(handling)
 
             async def watch() -> None:
                 await receive()  # after the whole body, this is the disconnect
@@ -37,6 +43,9 @@ class CancelOnDisconnect:
                 return message
 
             async def send_and_watch(message: Message) -> None:
+                if handling.cancel_called:
+                    # A task that always finds something to read would never be cancelled.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                 is_last = message["type"] == "http.response.body" and not message.get("more_body")
                 if watcher and is_last:
                     watcher.cancel()  # what goes on in the background is not for the caller

@@ -5,6 +5,7 @@ ServiceError
 ├── BodyTooLarge                   413
 ├── ModelNotAllowed                400
 ├── Overloaded                     503
+├── ShuttingDown                   503
 ├── DeadlineExceeded               504
 ├── InternalError                  500
 └── UpstreamError                  502  OpenAI failed
@@ -22,6 +23,7 @@ ServiceError
 Callers get the words of this module only: OpenAI's may echo the key.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -76,6 +78,11 @@ class ModelNotAllowed(ServiceError):
 
 class Overloaded(ServiceError):
     status, type, title = 503, "overloaded", "This service has as much to do as it can"
+
+
+class ShuttingDown(ServiceError):
+    status, type, title = 503, "shutting-down", "This service is being stopped"
+    retry_after = 1.0  # by then, another process answers
 
 
 class DeadlineExceeded(ServiceError):
@@ -220,6 +227,10 @@ class AnswerForBugs:
 
         try:
             await self.app(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            # uvicorn's, who cancels what takes longer than SHUTDOWN_GRACE_SECONDS.
+            if not answered:
+                await _respond(to_problem(ShuttingDown()))(scope, receive, send)
         except Exception:
             if answered or scope["type"] != "http":
                 raise

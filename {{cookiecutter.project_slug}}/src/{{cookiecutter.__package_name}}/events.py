@@ -2,42 +2,28 @@
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
 
 import anyio
 from fastapi.responses import StreamingResponse
-from openai.types.chat import ChatCompletionChunk
 from starlette.types import Receive, Scope, Send
 
-from .completions import StreamSummary
 from .errors import InternalError, ServiceError, log, to_problem
 from .schemas import ChatDelta
+from .sse import encode
+from .streams import ChatStream
 from .upstream import translated
 
 logger = logging.getLogger(__name__)
 
 
-class ChunkStream(Protocol):
-    """What the stream of each handler style looks like."""
-
-    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]: ...
-
-    async def aclose(self) -> None: ...
-
-
-def encode(event: str, data: str) -> str:
-    """One event; `data` is JSON, which has no line ends."""
-    return f"event: {event}\ndata: {data}\n\n"
-
-
 class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: ChunkStream, status_code: int = 200) -> None:
+    def __init__(self, stream: ChatStream, status_code: int = 200) -> None:
         # nginx would hold the events back otherwise.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_events(chunks), status_code, headers)
-        self._chunks = chunks
+        super().__init__(_events(stream), status_code, headers)
+        self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -45,17 +31,15 @@ class EventStream(StreamingResponse):
         finally:
             # Here, and not in the generator, whose end is up to the garbage collector.
             with anyio.CancelScope(shield=True):
-                await self._chunks.aclose()
+                await self._stream.aclose()
 
 
-async def _events(chunks: ChunkStream) -> AsyncIterator[str]:
-    summary = StreamSummary()
+async def _events(stream: ChatStream) -> AsyncIterator[str]:
     try:
         with translated():
-            async for chunk in chunks:
-                if text := summary.add(chunk):
-                    yield encode("delta", ChatDelta(text=text).model_dump_json())
-            yield encode("done", summary.to_done().model_dump_json())
+            async for text in stream.reply.texts(stream.read):
+                yield encode("delta", ChatDelta(text=text).model_dump_json())
+            yield encode("done", stream.reply.to_done().model_dump_json())
     except ServiceError as error:
         log(error)
         yield encode("error", to_problem(error).to_json())

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from .key_check import KeyCheck, KeyStatus
+from .limits import Admission
 
 router = APIRouter(tags=["health"])
 
@@ -13,11 +14,17 @@ router = APIRouter(tags=["health"])
 class Readiness(BaseModel):
     ready: bool
     openai_api_key: KeyStatus
+    shutting_down: bool
 
 
 async def _key_check(request: Request) -> KeyCheck:
     check: KeyCheck = request.state.key_check
     return check
+
+
+async def _admission(request: Request) -> Admission:
+    admission: Admission = request.state.admission
+    return admission
 
 
 @router.get("/livez")
@@ -28,9 +35,13 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(
-    key_check: Annotated[KeyCheck, Depends(_key_check)], response: Response
+    key_check: Annotated[KeyCheck, Depends(_key_check)],
+    admission: Annotated[Admission, Depends(_admission)],
+    response: Response,
 ) -> Readiness:
-    """200 once OpenAI has accepted the key: until then, send no traffic."""
-    ready = key_check.status is KeyStatus.ACCEPTED
+    """200 from when OpenAI has accepted the key until the service is told to stop."""
+    ready = key_check.status is KeyStatus.ACCEPTED and not admission.is_closed
     response.status_code = 200 if ready else 503
-    return Readiness(ready=ready, openai_api_key=key_check.status)
+    return Readiness(
+        ready=ready, openai_api_key=key_check.status, shutting_down=admission.is_closed
+    )

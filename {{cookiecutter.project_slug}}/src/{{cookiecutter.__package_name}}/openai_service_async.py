@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from fastapi import Depends, Request
-from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletionChunk
+from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from tenacity import AsyncRetrying
 
-from .completions import to_chunk, to_params, to_reply
+from .completions import to_params, to_reply
+from .connections import attempt_timeout
 from .deadline import deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
+from .streams import ChatStream
+from .transport import Transport
 from .upstream import translated
 
 T = TypeVar("T")
@@ -31,7 +33,9 @@ class OpenAIService:
         async with AsyncOpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
+            timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
+            http_client=DefaultAsyncHttpx2Client(transport=Transport(settings.openai_base_url)),
         ) as client:
             yield cls(client, settings)
 
@@ -46,8 +50,7 @@ class OpenAIService:
         """
 
         async def attempt() -> T:
-            timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
-            return await send(self._client.with_options(timeout=timeout))
+            return await send(self._client)
 
         with deadline_in(self._settings.deadline_seconds) as deadline, translated():
             async with asyncio.timeout(deadline.remaining()):
@@ -57,43 +60,14 @@ class OpenAIService:
         params = to_params(request, self._settings)
 
         async def send(client: AsyncOpenAI) -> ChatReply:
-            return to_reply(await client.chat.completions.create(**params))
+            return to_reply(await client.post(**params))
 
         return await self.call(send)
 
-    async def stream(self, request: ChatRequest) -> "ChatStream":
+    async def stream(self, request: ChatRequest) -> ChatStream:
         """Return once the first chunk is there: until then, a failure is tried again."""
-        params = to_params(request, self._settings)
+        params = to_params(request, self._settings, stream=True)
         return await self.call(lambda client: ChatStream.open(client, params))
-
-
-class ChatStream:
-    """The chunks of a streamed reply, as the SDK's errors and all. To be closed."""
-
-    def __init__(
-        self, stream: AsyncStream[ChatCompletionChunk], first: ChatCompletionChunk
-    ) -> None:
-        self._stream = stream
-        self._first = first
-
-    @classmethod
-    async def open(cls, client: AsyncOpenAI, params: dict[str, Any]) -> Self:
-        stream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(
-            stream=True, stream_options={"include_usage": True}, **params
-        )
-        try:
-            return cls(stream, to_chunk(await anext(stream, None)))
-        except BaseException:
-            await stream.close()
-            raise
-
-    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        yield self._first
-        async for chunk in self._stream:
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.close()
 
 
 async def _from_state(request: Request) -> OpenAIService:

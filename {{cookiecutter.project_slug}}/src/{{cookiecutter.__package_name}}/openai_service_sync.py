@@ -5,26 +5,26 @@ The client is sync: called in an `async def` handler, it would stop the event lo
 
 import asyncio
 import concurrent.futures
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import NoEventLoopError, from_thread
 from fastapi import Depends, Request
-from openai import DefaultHttpx2Client, OpenAI, Stream
-from openai.types.chat import ChatCompletionChunk
+from openai import DefaultHttpx2Client, OpenAI
 from tenacity import Retrying
 
-from .completions import to_chunk, to_params, to_reply
+from .completions import to_params, to_reply
+from .connections import attempt_timeout
 from .deadline import deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
-from .transport import Call, Transport, current_call
+from .streams import ChatStream
+from .transport import Transport
 from .upstream import translated
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class OpenAIService:
         with OpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
+            timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(transport=transport),
         ) as client:
@@ -69,8 +70,7 @@ class OpenAIService:
 
         def attempt() -> T:
             _stop_if_caller_left()
-            timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
-            return send(self._client.with_options(timeout=timeout))
+            return send(self._client)
 
         with (
             deadline_in(self._settings.deadline_seconds) as deadline,
@@ -81,11 +81,11 @@ class OpenAIService:
 
     def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
-        return self.call(lambda client: to_reply(client.chat.completions.create(**params)))
+        return self.call(lambda client: to_reply(client.post(**params)))
 
-    def stream(self, request: ChatRequest) -> "ChatStream":
+    def stream(self, request: ChatRequest) -> ChatStream:
         """Return once the first chunk is there: until then, a failure is tried again."""
-        stream = ChatStream(to_params(request, self._settings))
+        stream = ChatStream(to_params(request, self._settings, stream=True))
         self.call(stream.open)
         return stream
 
@@ -103,51 +103,6 @@ def _sleep(seconds: float) -> None:
         from_thread.check_cancelled()
     except NoEventLoopError:  # outside of a request
         time.sleep(seconds)
-
-
-class ChatStream:
-    """The chunks of a streamed reply, each read in a thread. To be closed."""
-
-    def __init__(self, params: dict[str, Any]) -> None:
-        self._params = params
-        self._call: Call | None = None
-        self._stream: Stream[ChatCompletionChunk] | None = None
-        self._first: ChatCompletionChunk | None = None
-        self._reading = threading.Lock()
-
-    def open(self, client: OpenAI) -> None:
-        """Send the request and read the first chunk."""
-        self._call = current_call.get()
-        stream = client.chat.completions.create(
-            stream=True, stream_options={"include_usage": True}, **self._params
-        )
-        try:
-            self._first = to_chunk(next(stream, None))
-            self._stream = stream
-            self._call.check()
-        except BaseException:
-            stream.close()
-            raise
-
-    def _read(self) -> ChatCompletionChunk | None:
-        with self._reading:
-            return next(self._stream, None) if self._stream else None
-
-    def _close(self) -> None:
-        with self._reading:
-            if self._stream:
-                self._stream.close()
-
-    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        chunk = self._first
-        while chunk is not None:
-            yield chunk
-            chunk = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
-
-    async def aclose(self) -> None:
-        if self._call and self._stream and not self._stream.response.is_closed:
-            self._call.hang_up()  # a thread may be waiting for the next chunk
-            await anyio.to_thread.run_sync(self._close)
 
 
 async def _from_state(request: Request) -> OpenAIService:

@@ -4,24 +4,24 @@ Awaited or called on the event loop, it would stop the loop, and with it every o
 """
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import anyio
 from fastapi import Depends, Request
-from openai import DefaultHttpx2Client, OpenAI, Stream
-from openai.types.chat import ChatCompletionChunk
+from openai import DefaultHttpx2Client, OpenAI
 from tenacity import AsyncRetrying
 
-from .completions import to_chunk, to_params, to_reply
+from .completions import to_params, to_reply
+from .connections import attempt_timeout
 from .deadline import deadline_in
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
-from .transport import Call, Transport, current_call
+from .streams import ChatStream
+from .transport import Transport
 from .upstream import translated
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ class OpenAIService:
         with OpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
+            timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(transport=transport),
         ) as client:
@@ -64,8 +65,7 @@ class OpenAIService:
         """
 
         async def attempt() -> T:
-            timeout = deadline.timeout(self._settings.attempt_timeout_seconds)
-            return await asyncio.to_thread(send, self._client.with_options(timeout=timeout))
+            return await asyncio.to_thread(send, self._client)
 
         with deadline_in(self._settings.deadline_seconds) as deadline, translated():
             async with asyncio.timeout(deadline.remaining()):
@@ -74,11 +74,11 @@ class OpenAIService:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
-        return await self.call(lambda client: to_reply(client.chat.completions.create(**params)))
+        return await self.call(lambda client: to_reply(client.post(**params)))
 
-    async def stream(self, request: ChatRequest) -> "ChatStream":
+    async def stream(self, request: ChatRequest) -> ChatStream:
         """Return once the first chunk is there: until then, a failure is tried again."""
-        stream = ChatStream(to_params(request, self._settings))
+        stream = ChatStream(to_params(request, self._settings, stream=True))
         try:
             await self.call(stream.open)
         except BaseException:
@@ -86,51 +86,6 @@ class OpenAIService:
                 await stream.aclose()
             raise
         return stream
-
-
-class ChatStream:
-    """The chunks of a streamed reply, each read in a thread. To be closed."""
-
-    def __init__(self, params: dict[str, Any]) -> None:
-        self._params = params
-        self._call: Call | None = None
-        self._stream: Stream[ChatCompletionChunk] | None = None
-        self._first: ChatCompletionChunk | None = None
-        self._reading = threading.Lock()
-
-    def open(self, client: OpenAI) -> None:
-        """Send the request and read the first chunk."""
-        self._call = current_call.get()
-        stream = client.chat.completions.create(
-            stream=True, stream_options={"include_usage": True}, **self._params
-        )
-        try:
-            self._first = to_chunk(next(stream, None))
-            self._stream = stream
-            self._call.check()
-        except BaseException:
-            stream.close()
-            raise
-
-    def _read(self) -> ChatCompletionChunk | None:
-        with self._reading:
-            return next(self._stream, None) if self._stream else None
-
-    def _close(self) -> None:
-        with self._reading:
-            if self._stream:
-                self._stream.close()
-
-    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        chunk = self._first
-        while chunk is not None:
-            yield chunk
-            chunk = await asyncio.to_thread(self._read)
-
-    async def aclose(self) -> None:
-        if self._call and self._stream and not self._stream.response.is_closed:
-            self._call.hang_up()  # a thread may be waiting for the next chunk
-            await asyncio.to_thread(self._close)
 
 
 async def _from_state(request: Request) -> OpenAIService:

@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,15 +19,14 @@ from typing import Any
 import httpcore2
 import httpx2
 
+from .connections import KEEPALIVE_SECONDS, proxy_for
 from .deadline import Deadline
-
-# OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
-KEEPALIVE_SECONDS = 60.0
+from .disconnects import current_handling
 
 # The events of httpx's `trace` extension that tell which socket a request will go over.
 CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 
-# How late a thread may learn that its deadline has passed.
+# How late a thread may learn that its deadline has passed, or that its caller has left.
 REAP_SECONDS = 0.05
 
 
@@ -55,12 +53,18 @@ class Call:
     """What a thread does upstream, for whoever has to end it."""
 
     def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
+        self._deadline = deadline
+        self._handling = current_handling.get(None)
         self._lock = threading.Lock()
         self._line: _Line | None = None
         self._is_over = False
 
+    def is_in_vain(self) -> bool:
+        has_left = self._handling is not None and self._handling.cancel_called
+        return has_left or self._deadline.has_passed()
+
     def hang_up(self) -> None:
+        self._deadline.end()
         with self._lock:
             self._is_over = True
             if self._line:
@@ -105,23 +109,22 @@ class Transport(httpx2.BaseTransport):
     """For one host: the line that was used last is the next to be used."""
 
     def __init__(self, base_url: str) -> None:
-        url = httpx2.URL(base_url)
-        is_direct = urllib.request.proxy_bypass(url.host)
-        self._proxy = None if is_direct else urllib.request.getproxies().get(url.scheme)
+        self._proxy = proxy_for(httpx2.URL(base_url))
         self._verify = httpx2.create_ssl_context()
         self._idle: deque[_Line] = deque()
+        self._busy: set[_Line] = set()
         self._calls: set[Call] = set()
         self._is_closed = False
 
     @contextmanager
     def calling(self, deadline: Deadline) -> Iterator[None]:
-        """The requests inside end with the deadline, or when the block is left by an exception."""
+        """The requests inside end with the deadline, or when the block is cancelled."""
         call = Call(deadline)
         token = current_call.set(call)
         self._calls.add(call)
         try:
             yield
-        except BaseException:
+        except asyncio.CancelledError:
             call.hang_up()
             raise
         finally:
@@ -133,6 +136,7 @@ class Transport(httpx2.BaseTransport):
             line = self._idle.pop()
         except IndexError:
             line = _Line(self._verify, self._proxy)
+        self._busy.add(line)
         call = current_call.get()
 
         def trace(event: str, info: dict[str, Any]) -> None:
@@ -143,6 +147,7 @@ class Transport(httpx2.BaseTransport):
         def give_back() -> None:
             call.give_back()
             line.idle_since = time.monotonic()
+            self._busy.discard(line)
             self._idle.append(line)
             if self._is_closed:
                 self.close()
@@ -159,11 +164,11 @@ class Transport(httpx2.BaseTransport):
         return response
 
     async def reap(self) -> None:
-        """For ever: end the calls whose time is over, and close the lines that nobody uses."""
+        """For ever: end the calls that nobody waits for, and close the lines that nobody uses."""
         while True:
             await asyncio.sleep(REAP_SECONDS)
             for call in list(self._calls):
-                if call.deadline.has_passed():
+                if call.is_in_vain():
                     call.hang_up()
             expired = time.monotonic() - KEEPALIVE_SECONDS
             with suppress(IndexError):  # threads take and give back meanwhile
@@ -171,7 +176,12 @@ class Transport(httpx2.BaseTransport):
                     self._idle.popleft().transport.close()
 
     def close(self) -> None:
+        """End the calls under way, and close the lines: those in use, when they are back."""
         self._is_closed = True
+        for call in list(self._calls):
+            call.hang_up()
+        for line in list(self._busy):  # streams that have begun
+            line.hang_up()
         with suppress(IndexError):
             while True:
                 self._idle.pop().transport.close()

@@ -1,0 +1,38 @@
+"""Server-Sent Events, written and read.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+
+def encode(event: str, data: str) -> str:
+    """One event; `data` is JSON, which has no line ends."""
+    return f"event: {event}\ndata: {data}\n\n"
+
+
+class Decoder:
+    """Finds the data of events in bytes that may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_cr = False
+
+    def feed(self, read: bytes) -> list[bytes]:
+        """The data of each event that is whole by now; `b""` says that no more will come."""
+        if not read:
+            read = b"\n\n"  # which some servers forget after the last event
+        if self._after_cr:  # which has ended its line, with or without this
+            read = read.removeprefix(b"\n")
+        self._after_cr = read.endswith(b"\r")
+        if b"\r" in read:
+            read = read.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, self._rest = (self._rest + read).split(b"\n\n")
+        return [data for block in blocks if (data := _data(block))]
+
+
+def _data(block: bytes) -> bytes:
+    """Comments and other fields left out, several lines of data joined."""
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[len(b"data: ") :]  # as OpenAI writes them all
+    lines = block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    values = [line[len(b"data:") :] for line in lines if line.startswith(b"data:")]
+    return b"\n".join(value.removeprefix(b" ") for value in values)

@@ -1,0 +1,43 @@
+"""Streamed replies of the async client."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Self
+
+import httpx2
+from openai import AsyncOpenAI
+
+from .completions import DRAIN_SECONDS, StreamedReply
+
+
+class ChatStream:
+    """To be closed."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.reply = StreamedReply(response.request)
+        self._response = response
+        self._reads = response.aiter_bytes()
+
+    @classmethod
+    async def open(cls, client: AsyncOpenAI, params: dict[str, Any]) -> Self:
+        """Send the request, and read until the first chunk has come."""
+        stream = cls(await client.post(**params))
+        try:
+            while not stream.reply.has_begun:
+                stream.reply.feed(await stream.read())
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    async def read(self) -> bytes:
+        """What has come, or comes next; nothing at the end."""
+        return await anext(self._reads, b"")
+
+    async def aclose(self) -> None:
+        if self.reply.is_over:
+            with suppress(TimeoutError, httpx2.TransportError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while await self.read():
+                        pass
+        await self._response.aclose()

@@ -1,0 +1,126 @@
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from .conftest import PACKAGE, errors, limits, make_settings, shutdown, wait_until
+from dev.offline_openai import OfflineOpenAI
+
+# A program whose event loop is blocked when the signal comes.
+BLOCKED = f"""
+import asyncio, os, signal, time
+from {PACKAGE} import limits, settings, shutdown
+
+async def main():
+    known = settings.Settings(openai_api_key="sk-4ZpQ8vK2mN7rT1xW5yB9", openai_model="gpt-test")
+    with shutdown.graceful_shutdown(limits.Admission(known), 0.1):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+shutdown.CLOSING_SECONDS = 0.1
+asyncio.run(main())
+"""
+
+
+class Server:
+    """What a signal reaches in the end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[int] = []
+        monkeypatch.setattr(shutdown, "_end_for_sure", lambda _: None)
+        self.before = [signal.signal(number, self.tell) for number in shutdown.SIGNALS]
+
+    def tell(self, number: int, _frame: FrameType | None) -> None:
+        self.told.append(number)
+
+    async def until_told(self) -> None:
+        await asyncio.to_thread(wait_until, lambda: self.told)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    before = {number: signal.getsignal(number) for number in shutdown.SIGNALS}
+    yield Server(monkeypatch)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def admission(offline: OfflineOpenAI) -> limits.Admission:
+    return limits.Admission(make_settings(offline))
+
+
+def test_a_signal_waits_for_the_calls(server: Server, admission: limits.Admission) -> None:
+    async def main() -> None:
+        with shutdown.graceful_shutdown(admission, 60):
+            async with admission.place():
+                signal.raise_signal(signal.SIGTERM)
+                await asyncio.sleep(0.05)
+                with pytest.raises(errors.ShuttingDown):
+                    async with admission.place():
+                        pass
+                assert server.told == []
+            await server.until_told()
+
+    asyncio.run(main())
+    assert server.told == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == server.tell
+
+
+def test_a_signal_waits_no_longer_than_the_grace(
+    server: Server, admission: limits.Admission
+) -> None:
+    async def main() -> None:
+        with shutdown.graceful_shutdown(admission, 0.05):
+            async with admission.place():
+                signal.raise_signal(signal.SIGINT)
+                await server.until_told()
+
+    asyncio.run(main())
+
+
+def test_ctrl_c_again_does_not_wait(server: Server, admission: limits.Admission) -> None:
+    """But the SIGTERM that a supervisor sends after a Ctrl-C is no second wish."""
+
+    async def main() -> None:
+        with shutdown.graceful_shutdown(admission, 60):
+            async with admission.place():
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
+                await asyncio.sleep(0.05)
+                assert server.told == []
+                signal.raise_signal(signal.SIGINT)
+                await server.until_told()
+
+    asyncio.run(main())
+
+
+def test_a_blocked_event_loop_does_not_keep_the_process() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert time.monotonic() - started < 30
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone(admission: limits.Admission) -> None:
+    def serve() -> None:
+        async def main() -> None:
+            before = signal.getsignal(signal.SIGTERM)
+            with shutdown.graceful_shutdown(admission, 1):
+                found.append(signal.getsignal(signal.SIGTERM) is before)
+
+        asyncio.run(main())
+
+    found: list[bool] = []
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    assert found == [True]

@@ -1,0 +1,82 @@
+"""What lies between a stream of OpenAI and one of ours."""
+
+import json
+
+import pytest
+
+from .conftest import Service, events, wait_until
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+CHUNKS = [
+    {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+    {"model": "gpt-test", "choices": [{"delta": {"content": "“ä”"}}], "obfuscation": "x"},
+    {"choices": [{"delta": {"refusal": " no"}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}},
+]
+USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+DONE = {"model": "gpt-test", "finish_reason": "stop", "usage": USAGE}
+
+
+def stream_of(*chunks: object, line_end: str = "\n", end: str = "data: [DONE]\n\n") -> str:
+    blocks = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks]
+    return ": ping\n\n".join([*blocks, end]).replace("\n", line_end)
+
+
+@pytest.mark.parametrize(("line_end", "chunk_delay"), [("\n", 0), ("\r\n", 0.0005)])
+def test_a_stream_in_any_legal_form_is_relayed(
+    line_end: str, chunk_delay: float, service: Service, offline: OfflineOpenAI
+) -> None:
+    """Also if it comes byte by byte."""
+    body = stream_of(*CHUNKS, line_end=line_end)
+    offline.script(Scripted(body=body, content_type="text/event-stream", chunk_delay=chunk_delay))
+    *deltas, last = events(service.stream())
+    assert "".join(data["text"] for _, data in deltas) == "“ä” no"
+    assert last == ("done", DONE)
+
+
+def test_who_forgets_to_say_done_is_forgiven(service: Service, offline: OfflineOpenAI) -> None:
+    body = stream_of(*CHUNKS, end="")
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    assert events(service.stream())[-1] == ("done", DONE)
+
+
+def test_the_text_before_an_error_is_not_lost(service: Service, offline: OfflineOpenAI) -> None:
+    body = stream_of(*CHUNKS[:2], {"error": {"code": "insufficient_quota", "message": "none"}})
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    delta, (name, problem) = events(service.stream())
+    assert delta == ("delta", {"text": "“ä”"})
+    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-quota-exhausted")
+
+
+def test_what_has_come_together_goes_on_together(service: Service, offline: OfflineOpenAI) -> None:
+    """An event of ours for each of OpenAI's would cost more than it is worth."""
+    chunk = {"choices": [{"delta": {"content": "one "}, "finish_reason": "stop"}]}
+    body = stream_of(*[chunk] * 500)
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    *deltas, _ = events(service.stream())
+    assert "".join(data["text"] for _, data in deltas) == "one " * 500
+    assert len(deltas) < 100
+
+
+def test_connections_are_used_again(service: Service, offline: OfflineOpenAI) -> None:
+    for _ in range(3):
+        assert "event: done" in service.stream().text
+        assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(5):
+        assert "event: done" in service.stream().text
+        assert service.chat().is_success
+    assert offline.connections <= before
+
+
+def test_an_upstream_that_does_not_end_keeps_nobody(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """After the last event the caller has all there is; the connection is closed later."""
+    body = stream_of(*CHUNKS)
+    offline.script(
+        Scripted(body=body, content_type="text/event-stream", headers={"content-length": "9999"})
+    )
+    assert events(service.stream())[-1] == ("done", DONE)
+    open_then = set(offline.connections)
+    wait_until(lambda: open_then - offline.connections)
