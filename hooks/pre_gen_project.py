@@ -38,18 +38,19 @@ HIDDEN = {
         "annotationlib", "compression",  # came with 3.14, and this interpreter may be older
     ],
     "a package that the service needs": [
-        "annotated_doc", "annotated_types", "anyio", "ast_serialize", "certifi", "click",
-        "colorama", "coverage", "dotenv", "fastapi", "h11", "httpcore2", "httptools", "httpx2",
-        "idna", "iniconfig", "jiter", "librt", "mypy", "mypy_extensions", "mypyc", "openai",
+        "aiohappyeyeballs", "aiohttp", "aiosignal", "annotated_doc", "annotated_types", "anyio",
+        "ast_serialize", "attr", "attrs", "certifi", "click", "colorama", "coverage", "dotenv",
+        "fastapi", "frozenlist", "h11", "httpcore2", "httptools", "httpx2", "idna", "iniconfig",
+        "jiter", "librt", "multidict", "mypy", "mypy_extensions", "mypyc", "openai",
         "opentelemetry", "opentelemetry_api", "packaging", "pathspec", "pip", "pkg_resources",
-        "pluggy", "py", "pydantic", "pydantic_core", "pydantic_settings", "pygments", "pytest",
-        "python_dotenv", "pyyaml", "ruff", "setuptools", "sniffio", "starlette", "tenacity",
-        "truststore", "typing_extensions", "typing_inspection", "uvicorn", "uvloop", "watchfiles",
-        "websockets", "yaml",
+        "pluggy", "propcache", "py", "pydantic", "pydantic_core", "pydantic_settings", "pygments",
+        "pytest", "python_dotenv", "ruff", "setuptools", "sniffio", "starlette", "tenacity",
+        "truststore", "typing_extensions", "typing_inspection", "uvicorn", "yarl",
     ],
     "a package that the service's dependencies use if they find it": [
-        "a2wsgi", "aiohttp", "brotli", "brotlicffi", "email_validator", "h2", "httpx", "multipart",
-        "orjson", "pydantic_extra_types", "python_multipart", "socksio", "tornado", "trio", "ujson",
+        "a2wsgi", "brotli", "brotlicffi", "email_validator", "h2", "httpx", "multipart", "orjson",
+        "pydantic_extra_types", "python_multipart", "pyyaml", "socksio", "tornado", "trio", "ujson",
+        "uvloop", "watchfiles", "websockets", "yaml",
     ],
     "a folder of the project": ["dev", "src", "tests"],
     "a device of Windows": [

@@ -159,9 +159,15 @@ def test_the_level_is_the_settings(
 def test_even_debug_logs_hold_neither_key_nor_conversation(
     service: Service, offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    printed = ""
+
+    def has_line() -> bool:
+        nonlocal printed
+        printed += capsys.readouterr().err
+        return "POST /v1/chat 200" in printed
+
     configure(offline, log_level="DEBUG")
     service.chat()
-    printed = capsys.readouterr().err
-    assert "POST /v1/chat 200" in printed
+    wait_until(has_line)  # it is written once the answer is sent
     assert KEY not in printed
     assert QUESTION["messages"][0]["content"] not in printed
