@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from os import cpu_count, getloadavg
 from pathlib import Path
 
-from .scenarios import Options
+from .scenarios import HASTY, SLOW, Options
 from .tables import TABLES, Measured, number
 from .workshop import Workshop
 
@@ -38,6 +38,10 @@ TEXTS = {
             " upstream's own a caller has its first chunk."
         ),
     ),
+    "probes": (
+        "Probes",
+        "`/livez` while {most} callers wait for an upstream that takes {long:g} s.",
+    ),
     "overload": (
         "Overload",
         (
@@ -45,7 +49,10 @@ TEXTS = {
             " request each; then {room} more."
         ),
     ),
-    "workers": ("Two workers", "{most} callers, with one worker and with two."),
+    "workers": (
+        "Two workers",
+        "{most} callers, with one worker and with two; the upstream takes {short:g} s.",
+    ),
 }
 
 READING = """\
@@ -70,6 +77,8 @@ def report(measured: Measured, workshop: Workshop, picture: str | None) -> str:
         "crowd": options.sized(2000),
         "room": options.sized(100),
         "most": max(options.callers),
+        "long": SLOW * options.delay,
+        "short": options.delay / HASTY,
     }
     parts = ["# Benchmarks", where_and_when(options, workshop)]
     if picture:

@@ -10,6 +10,7 @@ from .results import Result
 from .workshop import Workshop
 
 FIRST_CHUNK_STREAMS = 50
+SLOW, HASTY = 20, 5  # upstreams that take so many times the usual delay, or that part of it
 OVERLOAD_CALLERS = 2000
 AFTERWARDS = 100  # callers who come after the overload
 
@@ -73,7 +74,8 @@ def chat(options: Options) -> Iterator[Case]:
 
 
 def workers(options: Options) -> Iterator[Case]:
-    """One worker and two, with so many callers that CPU is what limits."""
+    """One worker and two, with so many callers, and so short a delay, that CPU is what limits."""
+    options = replace(options, delay=options.delay / HASTY)
     for app in options.ours:
         for count in (1, 2):
             yield Case(
@@ -135,6 +137,20 @@ def _streams(options: Options, upstream: Upstream, callers: int) -> Iterator[Cas
         )
 
 
+def probes(options: Options) -> Iterator[Case]:
+    """While callers wait for a slow upstream: whether `/livez` does as well."""
+    callers, delay = max(options.callers), SLOW * options.delay
+    for app in (*options.ours, PLAIN):
+        yield Case(
+            app=app,
+            load=callers,
+            upstream=Upstream(delay=delay),
+            work=Work(
+                dialect="chat", callers=callers, warmup=delay, seconds=options.seconds, probe=True
+            ),
+        )
+
+
 def overload(options: Options) -> Iterator[Case]:
     """All at once, one request each, and then a few more: who gets which answer."""
     callers, room = options.sized(OVERLOAD_CALLERS), str(options.sized(100))
@@ -155,6 +171,7 @@ SCENARIOS: dict[str, Callable[[Options], Iterator[Case]]] = {
     "streams": streams,
     "pace": pace,
     "first_chunk": first_chunk,
+    "probes": probes,
     "overload": overload,
     "workers": workers,
 }

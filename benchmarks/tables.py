@@ -140,6 +140,22 @@ def first_chunk(measured: Measured) -> str:
     return table(header, [row(app, load) for app, load in measured.rows("first_chunk")])
 
 
+def probes(measured: Measured) -> str:
+    def row(app: App, load: int) -> list[str]:
+        def of(value: Value, digits: int = 0) -> str:
+            return number(measured.median("probes", app, load, value), digits)
+
+        return [
+            app.label,
+            of(lambda r: 1e3 * r.lag, 1),
+            of(lambda r: r.failed),
+            of(lambda r: 100 * r.cpu / r.seconds) + " %",
+        ]
+
+    header = ["app", "/livez p99 ms", "failed", "CPU of one core"]
+    return table(header, [row(app, load) for app, load in measured.rows("probes")])
+
+
 def overload(measured: Measured) -> str:
     def row(app: App, load: int) -> list[str]:
         def of(value: Value, digits: int = 0) -> str:
@@ -188,6 +204,7 @@ TABLES: dict[str, Callable[[Measured], str]] = {
     "streams": streams,
     "pace": pace,
     "first_chunk": first_chunk,
+    "probes": probes,
     "overload": overload,
     "workers": workers,
 }

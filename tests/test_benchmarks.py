@@ -22,6 +22,7 @@ ROWS = {
     "Streams at full speed": STREAMS,
     "Streams at a model's pace": STREAMS,
     "The first chunk": STREAMS,
+    "Probes": [STYLE, PLAIN],
     "Overload": [STYLE, PLAIN],
     "Two workers": [STYLE],
 }
@@ -59,7 +60,7 @@ def test_the_report_and_the_picture_have_everything(
     for title, rows in found.items():
         for row in rows:
             empty = {name for name, cell in row.items() if cell == "-"}
-            assert empty <= {"loop lag p99 ms", "503 p99 s"}, title
+            assert empty <= {"loop lag p99 ms", "/livez p99 ms", "503 p99 s"}, title
             assert row.get("failed", "0") == "0", title
     for row in found["Overload"]:
         assert (row["resets and others"], row["no answer"]) == ("0", "0")

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=MAX_PORT)
     workers: PositiveInt = 1
     shutdown_grace_seconds: PositiveInt = 30
-    """How long running requests may take to finish once the service is told to stop."""
+    """How long running calls may take to finish once the service is told to stop."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 
