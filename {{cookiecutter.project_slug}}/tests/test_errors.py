@@ -150,14 +150,24 @@ def test_a_chunk_that_is_none_ends_the_stream(
     assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-error")
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("endpoint", "before", "after"),
+    [
+        ("/v1/chat", '{"message": ', "}"),
+        ("/v1/chat/stream", 'data: {"delta": ', "}\n\n"),
+    ],
+)
 def test_half_a_character_does_not_spoil_the_rest(
-    endpoint: str, hasty: Service, offline: OfflineOpenAI
+    endpoint: str, before: str, after: str, hasty: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(reply="one \ud83d two"))
+    """JSON can hold it; UTF-8, and so an answer of ours, cannot."""
+    text = r'{"content": "one \ud83d two"}, "finish_reason": "stop"}], "model": "\ud83d"'
+    head, _, choice = before.rpartition("{")
+    body = f'{head}{{"choices": [{{{choice}{text}{after}'
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
     response = hasty.post(endpoint)
     assert response.status_code == 200
-    assert "two" in response.text
+    assert "one ? two" in response.text
     assert "error" not in response.text
 
 

@@ -19,7 +19,7 @@ from {PACKAGE} import limits, settings, shutdown
 
 async def main():
     known = settings.Settings(openai_api_key="sk-4ZpQ8vK2mN7rT1xW5yB9", openai_model="gpt-test")
-    with shutdown.graceful_shutdown(limits.Admission(known), 0.1):
+    with shutdown.GracefulShutdown(limits.Admission(known), 0.1):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
@@ -31,9 +31,8 @@ asyncio.run(main())
 class Server:
     """What a signal reaches in the end."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.told: list[int] = []
-        monkeypatch.setattr(shutdown, "_end_for_sure", lambda _: None)
         self.before = [signal.signal(number, self.tell) for number in shutdown.SIGNALS]
 
     def tell(self, number: int, _frame: FrameType | None) -> None:
@@ -44,9 +43,9 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     before = {number: signal.getsignal(number) for number in shutdown.SIGNALS}
-    yield Server(monkeypatch)
+    yield Server()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -58,7 +57,7 @@ def admission(offline: OfflineOpenAI) -> limits.Admission:
 
 def test_a_signal_waits_for_the_calls(server: Server, admission: limits.Admission) -> None:
     async def main() -> None:
-        with shutdown.graceful_shutdown(admission, 60):
+        with shutdown.GracefulShutdown(admission, 60):
             async with admission.place():
                 signal.raise_signal(signal.SIGTERM)
                 await asyncio.sleep(0.05)
@@ -77,7 +76,7 @@ def test_a_signal_waits_no_longer_than_the_grace(
     server: Server, admission: limits.Admission
 ) -> None:
     async def main() -> None:
-        with shutdown.graceful_shutdown(admission, 0.05):
+        with shutdown.GracefulShutdown(admission, 0.05):
             async with admission.place():
                 signal.raise_signal(signal.SIGINT)
                 await server.until_told()
@@ -89,7 +88,7 @@ def test_ctrl_c_again_does_not_wait(server: Server, admission: limits.Admission)
     """But the SIGTERM that a supervisor sends after a Ctrl-C is no second wish."""
 
     async def main() -> None:
-        with shutdown.graceful_shutdown(admission, 60):
+        with shutdown.GracefulShutdown(admission, 60):
             async with admission.place():
                 signal.raise_signal(signal.SIGINT)
                 signal.raise_signal(signal.SIGTERM)
@@ -114,7 +113,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone(admission: limits.Adm
     def serve() -> None:
         async def main() -> None:
             before = signal.getsignal(signal.SIGTERM)
-            with shutdown.graceful_shutdown(admission, 1):
+            with shutdown.GracefulShutdown(admission, 1):
                 found.append(signal.getsignal(signal.SIGTERM) is before)
 
         asyncio.run(main())

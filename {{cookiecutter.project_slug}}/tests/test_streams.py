@@ -1,10 +1,14 @@
 """What lies between a stream of OpenAI and one of ours."""
 
 import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from .conftest import Service, events, wait_until
+from .conftest import Service, app, events, make_settings, serving, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 CHUNKS = [
@@ -15,6 +19,8 @@ CHUNKS = [
 ]
 USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 DONE = {"model": "gpt-test", "finish_reason": "stop", "usage": USAGE}
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def stream_of(*chunks: object, line_end: str = "\n", end: str = "data: [DONE]\n\n") -> str:
@@ -56,6 +62,30 @@ def test_what_has_come_together_goes_on_together(service: Service, offline: Offl
     *deltas, _ = events(service.stream())
     assert "".join(data["text"] for _, data in deltas) == "one " * 500
     assert len(deltas) < 100
+
+
+def broken(listener: socket.socket) -> None:
+    """Serve a stream that breaks HTTP after its first chunk, and then goes silent."""
+    event = b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+    with suppress(OSError), ExitStack() as kept:
+        while True:
+            client = kept.enter_context(listener.accept()[0])
+            client.recv(65536)
+            client.sendall(HEAD + b"%x\r\n%b\r\n" % (len(event), event))
+            time.sleep(0.1)  # in a segment of its own
+            client.sendall(b"no size\r\n")
+
+
+def test_an_upstream_that_breaks_http_does_not_keep_the_caller(offline: OfflineOpenAI) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        threading.Thread(target=broken, args=(listener,), daemon=True).start()
+        settings = make_settings(offline, openai_base_url=url, attempt_timeout_seconds=0.3)
+        with serving(app.create_app(settings)) as service:
+            first, (name, _) = events(service.stream())
+        listener.shutdown(socket.SHUT_RDWR)
+    assert first == ("delta", {"text": "one"})
+    assert name == "error"
 
 
 def test_connections_are_used_again(service: Service, offline: OfflineOpenAI) -> None:

@@ -1,6 +1,7 @@
 """`python -m` this package: the service, with its settings applied."""
 
 import asyncio
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -16,9 +17,10 @@ EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
 
 
 def main() -> None:
-    # Once uvicorn has stopped, it passes the signal on to the handler before its own.
+    # Once uvicorn has stopped, it passes the signal on to the handler before its own. All is closed
+    # by then, and a thread that never ends would keep an ordinary exit waiting.
     for number in SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda *_: os._exit(0))
     try:
         settings = load_settings()
     except SettingsError as error:

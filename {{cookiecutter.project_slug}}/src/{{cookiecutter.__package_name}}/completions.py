@@ -27,8 +27,7 @@ class _Text(BaseModel):
     refusal: str | None = None
 
     def text(self) -> str:
-        # Without the halves of surrogate pairs, which JSON can hold and UTF-8 cannot.
-        return (self.content or self.refusal or "").encode(errors="replace").decode()
+        return self.content or self.refusal or ""
 
 
 class _Usage(BaseModel):
@@ -70,7 +69,9 @@ def _parse(kind: type[T], data: bytes) -> T:
     except ValidationError:
         pass
     try:
-        return kind.model_validate(json.loads(data))  # which takes halves of surrogate pairs
+        # Halves of surrogate pairs, perhaps, which JSON can hold and UTF-8 cannot.
+        clean = json.dumps(json.loads(data), ensure_ascii=False).encode(errors="replace")
+        return kind.model_validate_json(clean)
     except (ValueError, RecursionError) as error:
         raise BrokenReply from error
 

@@ -20,6 +20,8 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
 
 def proxy_for(url: httpx2.URL) -> str | None:
     """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY."""
-    if urllib.request.proxy_bypass(url.host):
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
-    return urllib.request.getproxies().get(url.scheme)
+    return proxy if "://" in proxy else f"http://{proxy}"

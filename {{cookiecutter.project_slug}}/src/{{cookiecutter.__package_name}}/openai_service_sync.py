@@ -35,6 +35,7 @@ SPARE_THREADS = 8
 
 class OpenAIService:
     def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
         self._client = client
         self._transport = transport
         self._settings = settings
@@ -77,7 +78,11 @@ class OpenAIService:
             translated(),
             self._transport.calling(deadline),
         ):
-            return Retrying(sleep=_sleep, **policy(self._settings, deadline))(attempt)
+            try:
+                return Retrying(sleep=_sleep, **policy(self._settings, deadline))(attempt)
+            except Exception:
+                _stop_if_caller_left()  # of whom no failure need be told
+                raise
 
     def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
@@ -85,7 +90,7 @@ class OpenAIService:
 
     def stream(self, request: ChatRequest) -> ChatStream:
         """Return once the first chunk is there: until then, a failure is tried again."""
-        stream = ChatStream(to_params(request, self._settings, stream=True))
+        stream = ChatStream(to_params(request, self._settings, stream=True), self._loop)
         self.call(stream.open)
         return stream
 

@@ -78,7 +78,8 @@ class OpenAIService:
 
     async def stream(self, request: ChatRequest) -> ChatStream:
         """Return once the first chunk is there: until then, a failure is tried again."""
-        stream = ChatStream(to_params(request, self._settings, stream=True))
+        params = to_params(request, self._settings, stream=True)
+        stream = ChatStream(params, asyncio.get_running_loop())
         try:
             await self.call(stream.open)
         except BaseException:

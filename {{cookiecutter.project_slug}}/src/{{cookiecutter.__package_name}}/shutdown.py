@@ -1,17 +1,13 @@
 """Stopping: what runs may finish, what comes is refused, and then the process ends for sure."""
 
 import asyncio
-import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 from .limits import Admission
-
-logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,55 +15,57 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CLOSING_SECONDS = 1
 
 
-@contextmanager
-def graceful_shutdown(admission: Admission, grace_seconds: float) -> Iterator[None]:
+class GracefulShutdown:
     """Inside, a signal to stop reaches the server only when all calls have ended.
 
     Until then, at most `grace_seconds`, the server listens on: whoever sends requests here should
     see `/readyz`, and hear from us that they come too late, rather than find nobody.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # as in tests: signals are for the main thread alone
-        return
-    loop = asyncio.get_running_loop()
-    servers = {number: signal.getsignal(number) for number in SIGNALS}
-    stopping: list[asyncio.Task[None]] = []
-    is_told = False
 
-    def pass_on(number: int, frame: FrameType | None = None) -> None:
-        handler = servers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+    def __init__(self, admission: Admission, grace_seconds: float) -> None:
+        self._admission = admission
+        self._grace_seconds = grace_seconds
+        self._loop = asyncio.get_running_loop()
+        self._servers: dict[int, Any] = {}  # handlers of signals
+        self._stopping: asyncio.Task[None] | None = None
+        self._is_told = False
+        self._is_passed_on = False
+        # Not even an event loop that is blocked keeps the process.
+        self._end = threading.Timer(grace_seconds + 2 * CLOSING_SECONDS, os._exit, [0])
+        self._end.daemon = True
 
-    async def stop(number: int) -> None:
-        await admission.close(grace_seconds)
-        pass_on(number)
+    def __enter__(self) -> None:
+        # Signals are for the main thread alone; tests have servers in others.
+        if threading.current_thread() is threading.main_thread():
+            self._servers = {number: signal.signal(number, self._tell) for number in SIGNALS}
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal is_told
-        if not is_told:
-            is_told = True
-            _end_for_sure(grace_seconds + 2 * CLOSING_SECONDS)
-            loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(stop(number))))
-        elif number == signal.SIGINT:  # Ctrl-C again: in a hurry
-            pass_on(number, frame)
-
-    for number in SIGNALS:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        for number, handler in servers.items():
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end.cancel()
+        for number, handler in self._servers.items():
             signal.signal(number, handler)
 
+    def _tell(self, number: int, _frame: FrameType | None) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._end.start()
+            self._loop.call_soon_threadsafe(self._begin, number)
+        elif number == signal.SIGINT:  # Ctrl-C again: in a hurry
+            self._pass_on(number)
 
-def _end_for_sure(seconds: float) -> None:
-    """Not even a thread that never ends, or an event loop that is blocked, keeps the process."""
+    def _begin(self, number: int) -> None:
+        self._stopping = self._loop.create_task(self._stop(number))
 
-    def end() -> None:
-        logger.error("something keeps the process: it ends without")
-        os._exit(0)
+    async def _stop(self, number: int) -> None:
+        await self._admission.close(self._grace_seconds)
+        if not self._is_passed_on:
+            self._pass_on(number)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    def _pass_on(self, number: int) -> None:
+        self._is_passed_on = True
+        if callable(handler := self._servers[number]):
+            handler(number, None)

@@ -35,9 +35,11 @@ class ChatStream:
         return await anext(self._reads, b"")
 
     async def aclose(self) -> None:
-        if self.reply.is_over:
-            with suppress(TimeoutError, httpx2.TransportError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    while await self.read():
-                        pass
-        await self._response.aclose()
+        try:
+            if self.reply.is_over:
+                with suppress(TimeoutError, httpx2.RequestError):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        while await self.read():
+                            pass
+        finally:
+            await self._response.aclose()

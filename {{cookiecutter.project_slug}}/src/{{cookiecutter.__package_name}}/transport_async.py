@@ -4,6 +4,7 @@ httpx's pool looks through all its connections for each request, and reads HTTP 
 that is two thirds of what a call costs when hundreds are under way.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -21,18 +22,24 @@ def _translated() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error)) from error
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # the last: where a redirect leads
         raise httpx2.NetworkError(str(error)) from error
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, timeout: float) -> None:
         self._response = response
+        self._timeout = timeout
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translated():
-            async for data in self._response.content.iter_any():  # all that has come
-                yield data
+        while True:
+            # Not by aiohttp's `sock_read`: that ends without a word if the upstream breaks HTTP.
+            with _translated():
+                async with asyncio.timeout(self._timeout):
+                    read = await self._response.content.readany()  # all that has come
+            if not read:
+                return
+            yield read
 
     async def aclose(self) -> None:
         self._response.release()  # which closes the connection if the body was not read to its end
@@ -62,14 +69,14 @@ class Transport(httpx2.AsyncBaseTransport):
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
                 headers=headers,
-                data=await request.aread(),
+                data=await request.aread() or None,
                 allow_redirects=False,
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(
                     sock_connect=timeouts["connect"], sock_read=timeouts["read"]
                 ),
             )
-        body = _Body(response)
+        body = _Body(response, timeouts["read"])
         return httpx2.Response(response.status, headers=response.raw_headers, stream=body)
 
     async def aclose(self) -> None:

@@ -23,11 +23,14 @@ from .connections import KEEPALIVE_SECONDS, proxy_for
 from .deadline import Deadline
 from .disconnects import current_handling
 
-# The events of httpx's `trace` extension that tell which socket a request will go over.
-CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+# The events of httpx's `trace` extension that tell which socket a request will go over; before
+# the dot they name the kind of connection, say through a proxy.
+CONNECTED = (".connect_tcp.complete", ".start_tls.complete")
 
 # How late a thread may learn that its deadline has passed, or that its caller has left.
 REAP_SECONDS = 0.05
+
+SHORTEST_TIMEOUT = 0.001  # seconds; 0 would mean not to wait at all
 
 
 class _Line:
@@ -81,9 +84,14 @@ class Call:
             if self._is_over:  # before there was a line, or a socket
                 line.hang_up()
 
-    def give_back(self) -> None:
+    def give_back(self, line: _Line) -> None:
         with self._lock:
-            self._line = None
+            if self._line is line:  # and not that of a second request
+                self._line = None
+
+    def at_most(self, seconds: float) -> float:
+        """So many seconds, or what is left until the deadline."""
+        return max(min(seconds, self._deadline.remaining()), SHORTEST_TIMEOUT)
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -101,8 +109,10 @@ class _Body(httpx2.SyncByteStream):
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._body.close()
-            self._give_back()
+            try:
+                self._body.close()
+            finally:
+                self._give_back()
 
 
 class Transport(httpx2.BaseTransport):
@@ -140,12 +150,12 @@ class Transport(httpx2.BaseTransport):
         call = current_call.get()
 
         def trace(event: str, info: dict[str, Any]) -> None:
-            if event in CONNECTED:
+            if event.endswith(CONNECTED):
                 line.connected(info["return_value"])
                 call.take(line)
 
         def give_back() -> None:
-            call.give_back()
+            call.give_back(line)
             line.idle_since = time.monotonic()
             self._busy.discard(line)
             self._idle.append(line)
@@ -155,6 +165,9 @@ class Transport(httpx2.BaseTransport):
         try:
             call.take(line)
             request.extensions["trace"] = trace
+            # Until it is connected there is nothing to hang up.
+            timeouts = request.extensions["timeout"]
+            timeouts["connect"] = call.at_most(timeouts["connect"])
             response = line.transport.handle_request(request)
         except BaseException:
             give_back()
