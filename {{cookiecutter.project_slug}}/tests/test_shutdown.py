@@ -19,7 +19,7 @@ from {PACKAGE} import limits, settings, shutdown
 
 async def main():
     known = settings.Settings(openai_api_key="sk-4ZpQ8vK2mN7rT1xW5yB9", openai_model="gpt-test")
-    with shutdown.GracefulShutdown(limits.Admission(known), 0.1):
+    with shutdown.GracefulShutdown(limits.Admission(known), set(), 0.1):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
@@ -55,16 +55,29 @@ def admission(offline: OfflineOpenAI) -> limits.Admission:
     return limits.Admission(make_settings(offline))
 
 
-def test_a_signal_waits_for_the_calls(server: Server, admission: limits.Admission) -> None:
+def stopping(
+    admission: limits.Admission, grace_seconds: float, *requests: "asyncio.Task[bool]"
+) -> shutdown.GracefulShutdown:
+    return shutdown.GracefulShutdown(admission, set(requests), grace_seconds)
+
+
+async def request() -> "tuple[asyncio.Event, asyncio.Task[bool]]":
+    """One that runs, and what ends it."""
+    end = asyncio.Event()
+    return end, asyncio.create_task(end.wait())
+
+
+def test_a_signal_waits_for_the_requests(server: Server, admission: limits.Admission) -> None:
     async def main() -> None:
-        with shutdown.GracefulShutdown(admission, 60):
-            async with admission.place():
-                signal.raise_signal(signal.SIGTERM)
-                await asyncio.sleep(0.05)
-                with pytest.raises(errors.ShuttingDown):
-                    async with admission.place():
-                        pass
-                assert server.told == []
+        end, running = await request()
+        with stopping(admission, 60, running):
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            with pytest.raises(errors.ShuttingDown):
+                async with admission.place():
+                    pass
+            assert server.told == []
+            end.set()
             await server.until_told()
 
     asyncio.run(main())
@@ -76,10 +89,11 @@ def test_a_signal_waits_no_longer_than_the_grace(
     server: Server, admission: limits.Admission
 ) -> None:
     async def main() -> None:
-        with shutdown.GracefulShutdown(admission, 0.05):
-            async with admission.place():
-                signal.raise_signal(signal.SIGINT)
-                await server.until_told()
+        end, running = await request()
+        with stopping(admission, 0.05, running):
+            signal.raise_signal(signal.SIGINT)
+            await server.until_told()
+        end.set()
 
     asyncio.run(main())
 
@@ -88,16 +102,19 @@ def test_ctrl_c_again_does_not_wait(server: Server, admission: limits.Admission)
     """But the SIGTERM that a supervisor sends after a Ctrl-C is no second wish."""
 
     async def main() -> None:
-        with shutdown.GracefulShutdown(admission, 60):
-            async with admission.place():
-                signal.raise_signal(signal.SIGINT)
-                signal.raise_signal(signal.SIGTERM)
-                await asyncio.sleep(0.05)
-                assert server.told == []
-                signal.raise_signal(signal.SIGINT)
-                await server.until_told()
+        end, running = await request()
+        with stopping(admission, 60, running):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            assert server.told == []
+            signal.raise_signal(signal.SIGINT)
+            await server.until_told()
+            end.set()
+            await asyncio.sleep(0.05)
 
     asyncio.run(main())
+    assert server.told == [signal.SIGINT], "told twice, the server closes nothing any more"
 
 
 def test_a_blocked_event_loop_does_not_keep_the_process() -> None:
@@ -113,7 +130,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone(admission: limits.Adm
     def serve() -> None:
         async def main() -> None:
             before = signal.getsignal(signal.SIGTERM)
-            with shutdown.GracefulShutdown(admission, 1):
+            with stopping(admission, 1):
                 found.append(signal.getsignal(signal.SIGTERM) is before)
 
         asyncio.run(main())

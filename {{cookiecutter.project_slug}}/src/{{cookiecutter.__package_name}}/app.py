@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import metadata
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
 
@@ -16,7 +16,7 @@ from .key_check import KeyCheck
 from .limits import Admission, LimitBody
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
-from .shutdown import GracefulShutdown
+from .shutdown import GracefulShutdown, RunningRequests
 from .telemetry import RequestIdMiddleware
 
 
@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: one or more are missing or wrong.
     """
     settings = settings or load_settings()
+    running: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checking = asyncio.create_task(key_check.run())
         async with OpenAIService.open(settings) as openai_service:
             _settle_garbage_collection()
-            with GracefulShutdown(admission, settings.shutdown_grace_seconds):
+            with GracefulShutdown(admission, running, settings.shutdown_grace_seconds):
                 yield {
                     "admission": admission,
                     "openai_service": openai_service,
@@ -74,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerForBugs)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RunningRequests, tasks=running)
     add_exception_handlers(app)
     app.include_router(health.router)
     app.include_router(chat.router)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import Depends, Request
@@ -28,11 +28,10 @@ class Admission:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._places = asyncio.Semaphore(settings.max_concurrency)
-        self._callers = 0  # who hold a place or wait for one
         self._waiting = 0
         self._seconds_held = 0.0
-        self._emptied = asyncio.Event()
         self.is_closed = False
+        """Whether whoever comes is refused, because the service is being stopped."""
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -40,26 +39,11 @@ class Admission:
 
         Raises:
             Overloaded: too many wait already, or it took too long.
-            ShuttingDown: there will be no more places.
+            ShuttingDown: nobody is let in any more.
         """
         if self.is_closed:
             raise ShuttingDown
         started_at.set(time.monotonic())
-        self._callers += 1
-        try:
-            await self._take()
-            taken_at = time.monotonic()
-            try:
-                yield
-            finally:
-                self._places.release()
-                self._seconds_held += WEIGHT * (time.monotonic() - taken_at - self._seconds_held)
-        finally:
-            self._callers -= 1
-            if not self._callers:
-                self._emptied.set()
-
-    async def _take(self) -> None:
         if self._places.locked() and self._waiting >= self._settings.max_queue:
             raise self._overloaded()
         self._waiting += 1
@@ -70,15 +54,12 @@ class Admission:
             raise self._overloaded() from None
         finally:
             self._waiting -= 1
-
-    async def close(self, seconds: float) -> None:
-        """Refuse who comes from now on; return when the others have left, or after `seconds`."""
-        self.is_closed = True
-        if self._callers:
-            self._emptied.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._emptied.wait()
+        taken_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._places.release()
+            self._seconds_held += WEIGHT * (time.monotonic() - taken_at - self._seconds_held)
 
     def _overloaded(self) -> Overloaded:
         error = Overloaded()

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
 
     max_concurrency: PositiveInt = 200
-    """Calls of OpenAI at once, in each worker: what a core can carry if they take a second."""
+    """Calls of OpenAI at once, in each worker: what a core can carry at half a second each."""
     max_queue: NonNegativeInt = 200
     """How many callers may wait for their turn, in each worker."""
     queue_timeout_seconds: Seconds = 10
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=MAX_PORT)
     workers: PositiveInt = 1
     shutdown_grace_seconds: PositiveInt = 30
-    """How long running calls may take to finish once the service is told to stop."""
+    """How long running requests may take to finish once the service is told to stop."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 

@@ -4,26 +4,51 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Set
 from types import FrameType, TracebackType
 from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .limits import Admission
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# For closing connections and clients, once the calls have ended or their time is over.
+# For closing connections and clients, once the requests have ended or their time is over.
 CLOSING_SECONDS = 1
 
 
+class RunningRequests:
+    """Keeps a record of the requests that are being handled."""
+
+    def __init__(self, app: ASGIApp, tasks: set[asyncio.Task[Any]]) -> None:
+        self.app = app
+        self._tasks = tasks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        if scope["type"] != "http" or task is None:
+            await self.app(scope, receive, send)
+            return
+        self._tasks.add(task)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._tasks.discard(task)
+
+
 class GracefulShutdown:
-    """Inside, a signal to stop reaches the server only when all calls have ended.
+    """Inside, a signal to stop reaches the server only when the requests then running have ended.
 
     Until then, at most `grace_seconds`, the server listens on: whoever sends requests here should
     see `/readyz`, and hear from us that they come too late, rather than find nobody.
     """
 
-    def __init__(self, admission: Admission, grace_seconds: float) -> None:
+    def __init__(
+        self, admission: Admission, running: Set[asyncio.Task[Any]], grace_seconds: float
+    ) -> None:
         self._admission = admission
+        self._running = running
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
         self._servers: dict[int, Any] = {}  # handlers of signals
@@ -61,7 +86,9 @@ class GracefulShutdown:
         self._stopping = self._loop.create_task(self._stop(number))
 
     async def _stop(self, number: int) -> None:
-        await self._admission.close(self._grace_seconds)
+        self._admission.is_closed = True
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=self._grace_seconds)
         if not self._is_passed_on:
             self._pass_on(number)
 
