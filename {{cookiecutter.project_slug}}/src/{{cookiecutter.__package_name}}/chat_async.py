@@ -4,12 +4,12 @@ from fastapi import APIRouter
 
 from .errors import PROBLEM_RESPONSES
 from .events import EventStream
-from .limits import AdmittedRoute
+from .limits import Admitted
 from .openai_service import Service
 from .schemas import ChatReply, ChatRequest
 
 router = APIRouter(
-    prefix="/v1", tags=["chat"], route_class=AdmittedRoute, responses=PROBLEM_RESPONSES
+    prefix="/v1", tags=["chat"], dependencies=[Admitted], responses=PROBLEM_RESPONSES
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,13 +69,13 @@ class Admission:
         return error
 
 
-class AdmittedRoute(APIRoute):
-    """A route that calls OpenAI: it takes a place until the answer is sent, a stream to its end."""
+async def _admit(request: Request) -> AsyncIterator[None]:
+    admission: Admission = request.state.admission
+    async with admission.place():
+        yield  # until the answer is sent: a stream keeps its place
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        admission: Admission = scope["state"]["admission"]
-        async with admission.place():
-            await super().handle(scope, receive, send)
+
+Admitted = Depends(_admit)
 
 
 class LimitBody:
