@@ -1,8 +1,10 @@
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import httpx2
 import pytest
 
 from .conftest import (
@@ -52,6 +54,34 @@ def test_who_waits_has_a_turn(narrow: Service, offline: OfflineOpenAI) -> None:
         wait_until(lambda: len(offline.received) == 2)
         assert narrow.chat().is_success
         assert offline.received[0].finished
+
+
+def test_who_leaves_the_queue_makes_room(narrow: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(delay=60, times=2))
+    with ask_without_reading(narrow, "/v1/chat"), ExitStack() as callers:
+        callers.enter_context(ask_without_reading(narrow, "/v1/chat"))
+        wait_until(lambda: len(offline.received) == 2)
+        with ask_without_reading(narrow, "/v1/chat"):
+            time.sleep(0.2)  # for it to be in the queue, of which there is no trace
+            assert narrow.chat().status_code == 503
+        time.sleep(0.1)
+        with ask_without_reading(narrow, "/v1/chat") as patient:
+            time.sleep(0.1)
+            callers.close()
+            assert patient.recv(12) == b"HTTP/1.1 200"
+    assert len(offline.received) == 3, "a call was made for who had left"
+
+
+def test_who_is_slow_to_ask_holds_no_place(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(max_concurrency=1, queue_timeout_seconds=0.2)
+    url = httpx2.URL(service.url)
+    with socket.create_connection((url.host, url.port or 0)) as caller:
+        head = "POST /v1/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        caller.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        time.sleep(0.1)
+        assert service.chat().is_success
 
 
 def test_a_stream_keeps_its_place_until_it_ends(narrow: Service, offline: OfflineOpenAI) -> None:
