@@ -72,6 +72,15 @@ class Service:
     def post(self, endpoint: str) -> httpx2.Response:
         return self.client.post(endpoint, json=QUESTION)
 
+    def settle(self) -> None:
+        """Wait until nothing runs any more, not even what was done for callers who left."""
+        url = httpx2.URL(self.url)
+        with socket.create_connection((url.host, url.port or 0)) as last:
+            last.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            while last.recv(4096):  # all who came before have been heard by then
+                pass
+        wait_until(lambda: not self.server.server_state.tasks)
+
 
 def events(response: httpx2.Response) -> list[tuple[str, Any]]:
     """The events of a stream: their names and their data."""
@@ -102,9 +111,10 @@ def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees a real key: neither the environment's nor that of a `.env`."""
+    """No test sees a real key, neither the environment's nor that of a `.env`, nor a proxy."""
     for name in os.environ:
-        if name.startswith("OPENAI_") or name.lower() in settings.Settings.model_fields:
+        is_setting = name.lower() in settings.Settings.model_fields
+        if is_setting or name.startswith("OPENAI_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -115,8 +125,17 @@ def _offline() -> Iterator[OfflineOpenAI]:
         yield offline
 
 
+@pytest.fixture(scope="session")
+def _services() -> dict[str, Service]:
+    """Those that outlive a test, by their settings."""
+    return {}
+
+
 @pytest.fixture
-def offline(_offline: OfflineOpenAI) -> OfflineOpenAI:
+def offline(_offline: OfflineOpenAI, _services: dict[str, Service]) -> OfflineOpenAI:
+    """With nothing left of the tests before: neither scripted, nor received, nor on its way."""
+    for service in _services.values():
+        service.settle()
     _offline.reset()
     return _offline
 
@@ -124,7 +143,7 @@ def offline(_offline: OfflineOpenAI) -> OfflineOpenAI:
 @contextmanager
 def serving(application: Any) -> Iterator[Service]:
     """The application behind uvicorn, in a thread."""
-    config = uvicorn.Config(application, port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(application, port=0, loop="asyncio", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -151,22 +170,23 @@ def make_settings(offline: OfflineOpenAI, **changed: Any) -> settings.Settings:
 
 
 @pytest.fixture(scope="session")
-def serve(_offline: OfflineOpenAI) -> Iterator[Callable[..., Service]]:
+def serve(
+    _offline: OfflineOpenAI, _services: dict[str, Service]
+) -> Iterator[Callable[..., Service]]:
     """Start a service with these settings, or take the one that is already there."""
-    services: dict[str, Service] = {}
     with ExitStack() as stack:
 
         def start(**changed: Any) -> Service:
             name = repr(changed)
-            if name not in services:
+            if name not in _services:
                 application = app.create_app(make_settings(_offline, **changed))
-                services[name] = stack.enter_context(serving(application))
-                wait_until(lambda: services[name].client.get("/readyz").is_success)
+                service = _services[name] = stack.enter_context(serving(application))
+                wait_until(lambda: service.client.get("/readyz").is_success)
                 _offline.reset()
-            return services[name]
+            return _services[name]
 
         yield start
-        for service in services.values():  # all at once: each takes its time to stop
+        for service in _services.values():  # all at once: each takes its time to stop
             service.server.should_exit = True
 
 

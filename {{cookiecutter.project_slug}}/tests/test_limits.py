@@ -23,7 +23,7 @@ from dev.offline_openai import OfflineOpenAI, Scripted
 @pytest.fixture
 def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
     """A service with two places and room for one who waits, none of them taken by another test."""
-    settings = make_settings(offline, max_concurrency=2, max_queue=1, attempt_timeout_seconds=1)
+    settings = make_settings(offline, max_concurrency=2, max_queue=1, attempt_timeout_seconds=5)
     with serving(app.create_app(settings)) as service:
         wait_until(lambda: service.client.get("/readyz").is_success)
         offline.reset()
