@@ -106,7 +106,7 @@ def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
     ends_at = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends_at, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
 @pytest.fixture(autouse=True)
@@ -126,16 +126,16 @@ def _offline() -> Iterator[OfflineOpenAI]:
 
 
 @pytest.fixture(scope="session")
-def _services() -> dict[str, Service]:
-    """Those that outlive a test, by their settings."""
-    return {}
+def _used() -> list[Service]:
+    """The services that the test before had, and that outlive it."""
+    return []
 
 
 @pytest.fixture
-def offline(_offline: OfflineOpenAI, _services: dict[str, Service]) -> OfflineOpenAI:
+def offline(_offline: OfflineOpenAI, _used: list[Service]) -> OfflineOpenAI:
     """With nothing left of the tests before: neither scripted, nor received, nor on its way."""
-    for service in _services.values():
-        service.settle()
+    while _used:
+        _used.pop().settle()
     _offline.reset()
     return _offline
 
@@ -170,23 +170,23 @@ def make_settings(offline: OfflineOpenAI, **changed: Any) -> settings.Settings:
 
 
 @pytest.fixture(scope="session")
-def serve(
-    _offline: OfflineOpenAI, _services: dict[str, Service]
-) -> Iterator[Callable[..., Service]]:
+def serve(_offline: OfflineOpenAI, _used: list[Service]) -> Iterator[Callable[..., Service]]:
     """Start a service with these settings, or take the one that is already there."""
+    services: dict[str, Service] = {}
     with ExitStack() as stack:
 
         def start(**changed: Any) -> Service:
             name = repr(changed)
-            if name not in _services:
+            if name not in services:
                 application = app.create_app(make_settings(_offline, **changed))
-                service = _services[name] = stack.enter_context(serving(application))
-                wait_until(lambda: service.client.get("/readyz").is_success)
+                services[name] = stack.enter_context(serving(application))
+                wait_until(lambda: services[name].client.get("/readyz").is_success)
                 _offline.reset()
-            return _services[name]
+            _used.append(services[name])
+            return services[name]
 
         yield start
-        for service in _services.values():  # all at once: each takes its time to stop
+        for service in services.values():  # all at once: each takes its time to stop
             service.server.should_exit = True
 
 
