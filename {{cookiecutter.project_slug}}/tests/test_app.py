@@ -29,3 +29,4 @@ def test_the_documentation_is_a_page(service: Service) -> None:
 def test_the_garbage_collector_leaves_alone_what_is_there_to_stay(service: Service) -> None:
     """Which is most of what there is: it would take a fifth of the CPU."""
     assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == 20_000

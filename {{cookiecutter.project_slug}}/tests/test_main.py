@@ -70,7 +70,7 @@ def started(**changed: str) -> Iterator[tuple["subprocess.Popen[str]", str, Offl
 def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
     with started(WORKERS=workers, LOG_FORMAT="json") as (service, url, offline):
         check_requests(url, offline)
-        offline.script(Scripted(reply="one two three", chunk_delay=0.4))
+        offline.script(Scripted(reply="one two three", chunk_delay=0.3))
         with (
             httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
             httpx2.Client(base_url=url) as client,

@@ -53,15 +53,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         admission = Admission(settings)
         key_check = KeyCheck(settings)
         checking = asyncio.create_task(key_check.run())
-        async with OpenAIService.open(settings) as openai_service:
-            _settle_garbage_collection()
-            with GracefulShutdown(admission, running, settings.shutdown_grace_seconds):
+        with GracefulShutdown(admission, running, settings.shutdown_grace_seconds):
+            async with OpenAIService.open(settings) as openai_service:
+                _settle_garbage_collection()
                 yield {
                     "admission": admission,
                     "openai_service": openai_service,
                     "key_check": key_check,
                 }
-        checking.cancel()
+            checking.cancel()
 
     about = metadata(__package__)
     app = FastAPI(

@@ -78,21 +78,23 @@ class GracefulShutdown:
         if not self._is_told:
             self._is_told = True
             self._end.start()
-            self._loop.call_soon_threadsafe(self._begin, number)
+            self._loop.call_soon_threadsafe(self._begin)
         elif number == signal.SIGINT:  # Ctrl-C again: in a hurry
-            self._pass_on(number)
+            self._pass_on()
 
-    def _begin(self, number: int) -> None:
-        self._stopping = self._loop.create_task(self._stop(number))
+    def _begin(self) -> None:
+        self._stopping = self._loop.create_task(self._stop())
 
-    async def _stop(self, number: int) -> None:
+    async def _stop(self) -> None:
         self._admission.is_closed = True
         if self._running:
             await asyncio.wait(set(self._running), timeout=self._grace_seconds)
         if not self._is_passed_on:
-            self._pass_on(number)
+            self._pass_on()
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self) -> None:
         self._is_passed_on = True
-        if callable(handler := self._servers[number]):
-            handler(number, None)
+        # Not as a SIGINT: once stopped, uvicorn raises again what it got, and at a
+        # KeyboardInterrupt a worker waits for its threads.
+        if callable(handler := self._servers[signal.SIGTERM]):
+            handler(signal.SIGTERM, None)

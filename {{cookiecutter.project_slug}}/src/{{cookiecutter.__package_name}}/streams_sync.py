@@ -30,10 +30,11 @@ class ChatStream:
         self._call: Call | None = None
         self._arrived = asyncio.Event()
         self._changed = threading.Condition()
-        # What follows is shared by threads and loop, under that lock.
+        # Shared by threads and loop, under that lock.
         self._buffer = bytearray()
         self._is_open = False
         self._is_closed = False
+        # Set by the thread before the last time that it takes the lock.
         self._has_ended = False
         self._error: Exception | None = None
 
