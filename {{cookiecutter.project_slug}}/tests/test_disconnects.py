@@ -51,6 +51,25 @@ def test_a_call_under_way_is_closed(
     wait_until(lambda: offline.received[0].left_at)
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_that_is_not_connected_yet_is_closed_as_well(
+    endpoint: str, patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_late(
+        transport: httpx2.HTTPTransport, request: httpx2.Request
+    ) -> httpx2.Response:  # of the styles whose client is sync
+        time.sleep(0.3)
+        return handle_request(transport, request)
+
+    handle_request = httpx2.HTTPTransport.handle_request
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", connect_late)
+    offline.script(Scripted(delay=60))
+    with ask_without_reading(patient, endpoint):
+        time.sleep(0.1)
+    time.sleep(0.4)
+    wait_until(lambda: all(request.left_at for request in offline.received))
+
+
 @pytest.mark.parametrize("chunks", [0, 1, 2])
 def test_a_stream_is_closed_though_the_upstream_is_silent(
     chunks: int, patient: Service, offline: OfflineOpenAI
