@@ -28,13 +28,16 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_without_a_key_or_with_a_rejected_one_it_says_so_in_one_line(
-    offline: OfflineOpenAI,
-) -> None:
+def test_what_it_cannot_start_with_it_names_in_one_line(offline: OfflineOpenAI) -> None:
     offline.script(
         Scripted(path="/v1/models", status=401, code="invalid_api_key", message=f"Wrong: {KEY}")
     )
-    with process(OPENAI_MODEL="gpt-test") as keyless, process(**env(offline)) as rejected:
+    socks = "socks5://user:secret@127.0.0.1:9"
+    with (
+        process(OPENAI_MODEL="gpt-test") as keyless,
+        process(**env(offline)) as rejected,
+        process(**env(offline, ALL_PROXY=socks)) as unknown,
+    ):
         printed, _ = keyless.communicate(timeout=60)
         assert keyless.returncode == 78
         assert printed.startswith("OPENAI_API_KEY is not set: ")
@@ -43,6 +46,11 @@ def test_without_a_key_or_with_a_rejected_one_it_says_so_in_one_line(
         printed, _ = rejected.communicate(timeout=60)
         assert rejected.returncode == 78
         assert printed == "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
+
+        printed, _ = unknown.communicate(timeout=60)
+        assert unknown.returncode == 78
+        assert printed.startswith("ALL_PROXY names a socks5 proxy, ")
+        assert printed.count("\n") == 1
 
 
 def test_it_serves_and_stops() -> None:

@@ -23,10 +23,10 @@ def main() -> None:
         signal.signal(number, lambda *_: os._exit(0))
     try:
         settings = load_settings()
+        # Before any worker is there: a supervisor would start one that refuses again and again.
+        key_status = asyncio.run(key_check.try_key(settings))
     except SettingsError as error:
         _refuse(str(error))
-    # Before any worker is there: a supervisor would start a worker that refuses again and again.
-    key_status = asyncio.run(key_check.try_key(settings))
     if key_status is key_check.KeyStatus.REJECTED:
         _refuse(key_check.SENTENCES[key_status])
     uvicorn.run(

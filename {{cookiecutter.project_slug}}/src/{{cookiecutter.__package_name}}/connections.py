@@ -4,7 +4,7 @@ import urllib.request
 
 import httpx2
 
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 # OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
 KEEPALIVE_SECONDS = 60.0
@@ -19,9 +19,22 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
 
 
 def proxy_for(url: httpx2.URL) -> str | None:
-    """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY."""
+    """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY.
+
+    Raises:
+        SettingsError: it is of a kind that not all of our clients know.
+    """
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    name = url.scheme if proxies.get(url.scheme) else "all"
+    proxy = proxies.get(name)
     if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    scheme, has_scheme, _ = proxy.partition("://")
+    if not has_scheme:
+        return f"http://{proxy}"
+    if scheme not in ("http", "https"):
+        raise SettingsError(
+            f"{name.upper()}_PROXY names a {scheme} proxy, which this service cannot use: "
+            f"name an http one, or the host of OPENAI_BASE_URL in NO_PROXY."
+        )
+    return proxy

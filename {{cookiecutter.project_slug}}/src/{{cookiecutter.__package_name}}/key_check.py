@@ -4,10 +4,12 @@ import asyncio
 import logging
 from enum import StrEnum
 
+import httpx2
 import openai
 from openai.types import Model
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
+from .connections import proxy_for
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,12 +35,20 @@ SENTENCES = {
 
 
 async def try_key(settings: Settings) -> KeyStatus:
-    """Ask once. Takes `TIMEOUT_SECONDS` at most."""
+    """Ask once. Takes `TIMEOUT_SECONDS` at most.
+
+    Raises:
+        SettingsError: the environment names a proxy that cannot be used.
+    """
+    proxy = proxy_for(httpx2.URL(settings.openai_base_url))
     async with openai.AsyncOpenAI(
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
         max_retries=0,
         timeout=TIMEOUT_SECONDS,
+        http_client=openai.DefaultAsyncHttpx2Client(
+            transport=httpx2.AsyncHTTPTransport(proxy=proxy)
+        ),
     ) as client:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
