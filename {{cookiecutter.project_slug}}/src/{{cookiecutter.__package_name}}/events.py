@@ -1,5 +1,6 @@
 """A streamed chat as Server-Sent Events: `delta`s, then one `done` or one `error`."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -7,7 +8,7 @@ import anyio
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .errors import InternalError, ServiceError, log, to_problem
+from .errors import InternalError, ServiceError, ShuttingDown, log, to_problem
 from .schemas import ChatDelta
 from .sse import encode
 from .streams import ChatStream
@@ -43,6 +44,9 @@ async def _events(stream: ChatStream) -> AsyncIterator[str]:
     except ServiceError as error:
         log(error)
         yield encode("error", to_problem(error).to_json())
+    except asyncio.CancelledError:
+        # uvicorn's, as in `AnswerForBugs`; or the caller has left, and is sent nothing any more.
+        yield encode("error", to_problem(ShuttingDown()).to_json())
     except Exception:
         logger.exception("a bug ended the stream")
         yield encode("error", to_problem(InternalError()).to_json())
