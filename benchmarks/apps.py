@@ -41,13 +41,8 @@ class Upstream:
     words: int | None = None
 
 
-# What a test of 500 callers needs, and more settings than there may be: unknown ones do no harm.
-GENEROUS = {
-    "MAX_CONCURRENCY": "600",
-    "MAX_QUEUE": "600",
-    "QUEUE_TIMEOUT_SECONDS": "30",
-    "RATE_LIMIT": "1000000/second",
-}
+# A place for each caller, so that none is refused where it is not about that.
+GENEROUS = {"MAX_CONCURRENCY": "10000"}
 
 
 @dataclass(frozen=True)

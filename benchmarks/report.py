@@ -62,7 +62,8 @@ as much as the apps'. *plain* is the plain `AsyncOpenAI` app; what the others ar
 [rivals.py](rivals.py). Requests/s and chunks/s count whole answers with status 200, read to their
 end. CPU and memory are those of the service and all its children. *Loop lag* is how late `/livez`
 is answered that is asked for every 20 ms. Each measurement has a process of its own and a warm-up,
-and every service logs a line a request."""
+and every service logs a line a request. Ours have the default settings, but for `MAX_CONCURRENCY`,
+which lets all callers in where no other number is given."""
 
 
 def report(measured: Measured, workshop: Workshop, picture: str | None) -> str:

@@ -12,7 +12,7 @@ EXCEEDED = (504, "urn:problem-type:deadline-exceeded")
 
 @pytest.fixture
 def brief(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
-    return serve(deadline_seconds=0.2)
+    return serve(deadline_seconds=0.3)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -50,5 +50,5 @@ def test_the_deadline_spans_all_attempts(
 def test_a_stream_that_has_begun_may_outlast_the_deadline(
     brief: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(reply="one two three four", chunk_delay=0.09))
+    offline.script(Scripted(reply="one two three four", chunk_delay=0.12))
     assert events(brief.stream())[-1][0] == "done"

@@ -64,9 +64,9 @@ def test_who_leaves_the_queue_makes_room(narrow: Service, offline: OfflineOpenAI
         with ask_without_reading(narrow, "/v1/chat"):
             time.sleep(0.2)  # for it to be in the queue, of which there is no trace
             assert narrow.chat().status_code == 503
-        time.sleep(0.1)
+        time.sleep(0.2)
         with ask_without_reading(narrow, "/v1/chat") as patient:
-            time.sleep(0.1)
+            time.sleep(0.2)
             callers.close()
             assert patient.recv(12) == b"HTTP/1.1 200"
     assert len(offline.received) == 3, "a call was made for who had left"
@@ -130,8 +130,8 @@ def test_nobody_waits_for_ever(serve: Callable[..., Service], offline: OfflineOp
 def test_waiting_counts_for_the_deadline(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(max_concurrency=1, deadline_seconds=0.4)
-    offline.script(Scripted(delay=0.3), Scripted(delay=0.3))
+    service = serve(max_concurrency=1, deadline_seconds=0.7)
+    offline.script(Scripted(delay=0.6), Scripted(delay=0.6))
     with ask_without_reading(service, "/v1/chat"):
         wait_until(lambda: offline.received)
         assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"

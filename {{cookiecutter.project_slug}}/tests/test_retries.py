@@ -44,7 +44,7 @@ def waits(offline: OfflineOpenAI) -> list[float]:
 def test_what_may_pass_is_tried_again(
     endpoint: str, failure: Scripted, serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(attempt_timeout_seconds=0.2)
+    service = serve(attempt_timeout_seconds=0.5)
     offline.script(failure)
     assert service.post(endpoint).status_code == 200
     in_stream_only = failure.error_after == 0 or failure.cut_after == 0 or failure.end_after == 0
