@@ -62,7 +62,7 @@ class Load:
             begun = time.perf_counter()
             try:
                 kind = await (self._stream if self.stream else self._chat)(client, begun)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 kind = f"no answer: {type(error).__name__}"
                 await asyncio.sleep(0.1)  # who is refused should not ask as fast as it can
             self.answers[kind] += 1
@@ -125,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stream", action="store_true", help="ask for streams")
     parser.add_argument("--header", default=[], action="append", help="such as 'X-Name: value'")
     args = parser.parse_args(arguments)
+    if not "".join(args.header).isascii():
+        parser.error("a header is in ASCII")
     pairs = (header.partition(":") for header in args.header)
     headers = {name: value.strip() for name, _, value in pairs}
     load = Load(args.url, max(1, args.callers), args.seconds, args.stream, headers)
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("Each request is paid for if the service calls the real OpenAI.", flush=True)
     try:
         asyncio.run(load.run())
-    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+    except (httpx2.RequestError, httpx2.InvalidURL) as error:
         print(f"No service at {load.url} ({error}): `make run` starts one.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

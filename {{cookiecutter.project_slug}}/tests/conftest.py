@@ -21,6 +21,8 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import (
     app,
     completions,
+    deadline,
+    disconnects,
     errors,
     key_check,
     limits,
@@ -38,6 +40,8 @@ from dev.offline_openai import OfflineOpenAI, running
 __all__ = [
     "app",
     "completions",
+    "deadline",
+    "disconnects",
     "errors",
     "key_check",
     "limits",

@@ -1,13 +1,14 @@
 """TLS and proxies, whichever library makes the connections."""
 
 import asyncio
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from .conftest import (
     key_check,
     make_settings,
     serving,
+    settings,
     wait_until,
 )
 from dev.offline_openai import OfflineOpenAI, Scripted
@@ -129,8 +131,8 @@ def test_calls_over_tls_end_when_the_caller_leaves(
 
 def ask_over_tls(offline: OfflineOpenAI, certificate: trustme.LeafCert) -> Any:
     with running_tls(offline, certificate, is_proxy=False) as address:
-        settings = make_settings(offline, openai_base_url=f"https://{address}/v1", max_attempts=1)
-        with serving(app.create_app(settings)) as service:
+        known = make_settings(offline, openai_base_url=f"https://{address}/v1", max_attempts=1)
+        with serving(app.create_app(known)) as service:
             return service.chat().json()["type"]
 
 
@@ -166,12 +168,106 @@ def test_a_connection_that_is_never_made_ends_with_the_deadline(
             monkeypatch.setenv(name, address)
             address = "openai.test"
         changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}
-        settings = make_settings(offline, openai_base_url=f"https://{address}/v1", **changed)
-        with serving(app.create_app(settings)) as service:
+        known = make_settings(offline, openai_base_url=f"https://{address}/v1", **changed)
+        with serving(app.create_app(known)) as service:
             started = time.monotonic()
             problem = service.chat().json()
             assert time.monotonic() - started < 4, "took the time of connecting"
     assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_a_host_whose_addresses_are_all_silent_ends_with_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with a deadline for each of them."""
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        if host in ("openai.test", b"openai.test"):
+            return 9 * getaddrinfo("127.0.0.1", *others, **named)
+        return getaddrinfo(host, *others, **named)
+
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # more than it has room for, so that the next get no answer
+            caller = sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://openai.test:{full.getsockname()[1]}/v1"
+        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.5, "max_attempts": 1}
+        known = make_settings(offline, openai_base_url=url, **changed)
+        with serving(app.create_app(known)) as service:
+            started = time.monotonic()
+            problem = service.chat().json()
+            assert time.monotonic() - started < 3
+    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+UNASKED = "I am the answer to another request"
+
+
+def completion(reply: str) -> bytes:
+    choice = {"message": {"content": reply}, "finish_reason": "stop"}
+    body = json.dumps({"model": "gpt-test", "choices": [choice]})
+    return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def answer_twice(listener: socket.socket, pause: float) -> None:
+    """Serve completions, each followed by one that nobody asked for."""
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            while client.recv(65536):
+                if pause:
+                    client.sendall(completion("fine"))
+                    time.sleep(pause)
+                    client.sendall(completion(UNASKED))
+                else:
+                    client.sendall(completion("fine") + completion(UNASKED))
+
+    with suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["at once", "later"])
+def test_an_answer_that_nobody_asked_for_is_given_to_nobody(
+    pause: float, offline: OfflineOpenAI
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_twice, args=(listener, pause), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
+            for _ in range(3):
+                assert service.chat().json()["reply"] == "fine"
+                time.sleep(3 * pause)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_an_answer_may_have_long_headers(service: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(headers={"content-security-policy": "x" * 50_000}))
+    assert service.chat().is_success
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+        ("SSL_CERT_FILE", __file__),
+        ("HTTPS_PROXY", "socks5://127.0.0.1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:port"),
+    ],
+)
+def test_what_the_environment_names_wrongly_is_named(
+    name: str, value: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    known = make_settings(offline, openai_base_url="https://openai.test/v1")
+    with pytest.raises(settings.SettingsError, match=name):
+        asyncio.run(key_check.try_key(known))
 
 
 @pytest.mark.parametrize(
@@ -192,8 +288,8 @@ def test_the_environment_names_a_proxy(
     for name, value in ({"NO_PROXY": "127.0.0.1"} | environment).items():
         monkeypatch.setenv(name, value.replace("PROXY", address))
     url = "http://openai.invalid:81/v1"
-    settings = make_settings(offline, openai_base_url=url, max_attempts=1)
-    with serving(app.create_app(settings)) as service:
+    known = make_settings(offline, openai_base_url=url, max_attempts=1)
+    with serving(app.create_app(known)) as service:
         problem = service.chat().json()
     asked = {request.path for request in offline.received}
     assert any(path.endswith("/v1/chat/completions") for path in asked) is is_used

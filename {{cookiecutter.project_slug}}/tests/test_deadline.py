@@ -1,9 +1,10 @@
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 
 import pytest
 
-from .conftest import Service, events
+from .conftest import Service, deadline, errors, events
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -52,3 +53,15 @@ def test_a_stream_that_has_begun_may_outlast_the_deadline(
 ) -> None:
     offline.script(Scripted(reply="one two three four", chunk_delay=0.12))
     assert events(brief.stream())[-1][0] == "done"
+
+
+def test_no_call_is_begun_after_the_deadline() -> None:
+    """Which it shares with the calls before it, and with the wait for a place."""
+
+    def call() -> None:
+        deadline.started_at.set(time.monotonic() - 6)
+        with deadline.deadline_in(5):
+            pytest.fail("the call was begun")
+
+    with pytest.raises(errors.DeadlineExceeded):
+        copy_context().run(call)

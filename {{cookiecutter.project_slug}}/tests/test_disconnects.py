@@ -15,6 +15,7 @@ from .conftest import (
     Service,
     app,
     ask_without_reading,
+    disconnects,
     make_settings,
     serving,
     wait_until,
@@ -98,6 +99,17 @@ def test_a_reader_who_does_not_read_holds_the_upstream_back(
         time.sleep(0.3)
         assert not offline.received[0].finished
     wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_reader_who_does_not_read_at_all_is_given_up(
+    patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would hold a place, and a stream that is paid for, for as long as it likes."""
+    monkeypatch.setattr(disconnects, "SEND_TIMEOUT_SECONDS", 0.3)
+    offline.script(Scripted(reply="x" * 100_000, words=400))
+    with ask_without_reading(patient, "/v1/chat/stream"):
+        wait_until(lambda: offline.received)
+        wait_until(lambda: offline.received[0].left_at)
 
 
 def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI) -> None:

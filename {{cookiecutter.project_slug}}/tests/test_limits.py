@@ -137,6 +137,17 @@ def test_waiting_counts_for_the_deadline(
         assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
 
 
+def test_nobody_waits_beyond_the_deadline(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(max_concurrency=1, deadline_seconds=0.7)
+    offline.script(Scripted(reply="one two", hang_after=1))
+    with ask_without_reading(service, "/v1/chat/stream") as caller:
+        assert caller.recv(1)
+        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
+    assert len(offline.received) == 1
+
+
 def test_as_many_calls_as_there_are_places_run_at_once(
     service: Service, offline: OfflineOpenAI
 ) -> None:

@@ -71,6 +71,12 @@ def test_sends_the_headers_that_it_is_given() -> None:
     assert b"Authorization: Bearer of a test\r\n" in heads[0]
 
 
+def test_refuses_a_header_that_http_cannot_carry(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load.main(["--header", "X-Name: Ł"])
+    assert "a header is in ASCII" in capsys.readouterr().err
+
+
 def test_shows_progress_and_sums_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "SHOWN_EVERY", 0.001)
     progress, *_, summary = re.findall(r"^.* good .*$", run(), re.MULTILINE)

@@ -21,7 +21,7 @@ async def main():
     with shutdown.GracefulShutdown(limits.Admission(known), set(), 0.1):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(float(sys.argv[1]))
-    time.sleep(1)
+    time.sleep(0.6)
     print("alive")
 
 signal.signal(signal.SIGTERM, lambda *_: None)

@@ -1,5 +1,6 @@
 """What the connections to OpenAI have in common, whichever library makes them."""
 
+import ssl
 import urllib.request
 
 import httpx2
@@ -18,23 +19,35 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
     return httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
 
 
+def tls_context() -> ssl.SSLContext:
+    """Raises SettingsError if SSL_CERT_FILE or SSL_CERT_DIR names nothing of use."""
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:  # an ssl.SSLError is one
+        raise SettingsError(
+            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it."
+        ) from error
+
+
 def proxy_for(url: httpx2.URL) -> str | None:
     """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY.
 
     Raises:
-        SettingsError: it is of a kind that not all of our clients know.
+        SettingsError: it is of a kind that not all of our clients know, or no URL.
     """
     proxies = urllib.request.getproxies()
     name = url.scheme if proxies.get(url.scheme) else "all"
     proxy = proxies.get(name)
     if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
-    scheme, has_scheme, _ = proxy.partition("://")
-    if not has_scheme:
-        return f"http://{proxy}"
-    if scheme not in ("http", "https"):
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        is_usable = httpx2.URL(proxy).scheme in ("http", "https")
+    except httpx2.InvalidURL:
+        is_usable = False
+    if not is_usable:
         raise SettingsError(
-            f"{name.upper()}_PROXY names a {scheme} proxy, which this service cannot use: "
-            f"name an http one, or the host of OPENAI_BASE_URL in NO_PROXY."
+            f"{name.upper()}_PROXY names no proxy that this service can use: name one by its"
+            " http:// URL, or the host of OPENAI_BASE_URL in NO_PROXY."
         )
     return proxy

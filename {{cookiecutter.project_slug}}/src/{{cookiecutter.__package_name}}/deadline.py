@@ -35,9 +35,11 @@ def deadline_in(seconds: float) -> Iterator[Deadline]:
     """The deadline of the call inside.
 
     Raises:
-        DeadlineExceeded: instead of the failure that it caused.
+        DeadlineExceeded: it has passed; later, instead of the failure that it caused.
     """
     deadline = Deadline(seconds)
+    if deadline.has_passed():  # another call of the request's has used it up
+        raise DeadlineExceeded
     try:
         yield deadline
     except (TimeoutError, UpstreamError) as error:

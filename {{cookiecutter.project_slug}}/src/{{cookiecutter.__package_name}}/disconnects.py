@@ -10,11 +10,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # For threads, which nobody can cancel: whether they should stop.
 current_handling: ContextVar[anyio.CancelScope] = ContextVar("current_handling")
 
+# As nginx's `send_timeout`: who takes nothing for so long would hold a place for ever.
+SEND_TIMEOUT_SECONDS = 60.0
+
 
 class CancelOnDisconnect:
     """Cancels the handling of a request once its caller has closed the connection.
 
-    What is awaited ends at once; a `def` handler learns of it from `anyio.from_thread`.
+    Or has taken nothing of the answer for `SEND_TIMEOUT_SECONDS`. What is awaited ends at once; a
+    `def` handler learns of it from `anyio.from_thread`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -49,10 +53,19 @@ class CancelOnDisconnect:
                 is_last = message["type"] == "http.response.body" and not message.get("more_body")
                 if watcher and is_last:
                     watcher.cancel()  # what goes on in the background is not for the caller
-                await send(message)
+                await _send_in_time(send, message, handling)
 
             try:
                 await self.app(scope, receive_body, send_and_watch)
             finally:
                 if watcher:
                     watcher.cancel()
+
+
+async def _send_in_time(send: Send, message: Message, handling: anyio.CancelScope) -> None:
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+            await send(message)
+    except TimeoutError:
+        handling.cancel()
+        await anyio.lowlevel.checkpoint_if_cancelled()

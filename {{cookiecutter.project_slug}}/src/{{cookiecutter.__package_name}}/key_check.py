@@ -9,7 +9,7 @@ import openai
 from openai.types import Model
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from .connections import proxy_for
+from .connections import proxy_for, tls_context
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ SENTENCES = {
 
 
 async def try_key(settings: Settings) -> KeyStatus:
-    """Ask once. Takes `TIMEOUT_SECONDS` at most.
+    """Ask once. Takes `TIMEOUT_SECONDS` at most, apart from resolving the host's name.
 
     Raises:
-        SettingsError: the environment names a proxy that cannot be used.
+        SettingsError: the environment names a proxy or certificates that cannot be used.
     """
     proxy = proxy_for(httpx2.URL(settings.openai_base_url))
     async with openai.AsyncOpenAI(
@@ -47,7 +47,7 @@ async def try_key(settings: Settings) -> KeyStatus:
         max_retries=0,
         timeout=TIMEOUT_SECONDS,
         http_client=openai.DefaultAsyncHttpx2Client(
-            transport=httpx2.AsyncHTTPTransport(proxy=proxy)
+            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), proxy=proxy)
         ),
     ) as client:
         try:

@@ -22,7 +22,7 @@ WEIGHT = 0.1
 class Admission:
     """Places for calls of OpenAI. Who finds none waits, first come first served, or is refused.
 
-    On the event loop, before a thread is taken. What needs no place never waits here.
+    On the event loop, before a thread is taken. Endpoints without `Admitted` never wait here.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,9 +46,10 @@ class Admission:
         started_at.set(time.monotonic())
         if self._places.locked() and self._waiting >= self._settings.max_queue:
             raise self._overloaded()
+        patience = min(self._settings.queue_timeout_seconds, self._settings.deadline_seconds)
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+            async with asyncio.timeout(patience):
                 await self._places.acquire()
         except TimeoutError:
             raise self._overloaded() from None

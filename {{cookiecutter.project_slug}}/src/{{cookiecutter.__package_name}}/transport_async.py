@@ -11,8 +11,14 @@ from contextlib import contextmanager
 import aiohttp
 import httpx2
 import yarl
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.tracing import Trace
 
-from .connections import KEEPALIVE_SECONDS, proxy_for
+from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
+
+# Of one answer.
+MAX_HEADERS = 1000
+MAX_HEADERS_BYTES = 102_400  # httpcore's limit
 
 
 @contextmanager
@@ -24,6 +30,18 @@ def _translated() -> Iterator[None]:
         raise httpx2.ReadTimeout(str(error)) from error
     except (aiohttp.ClientError, OSError, ValueError) as error:  # the last: where a redirect leads
         raise httpx2.NetworkError(str(error)) from error
+
+
+class _Connector(aiohttp.TCPConnector):
+    async def _get(
+        self, key: ConnectionKey, traces: list[Trace]
+    ) -> aiohttp.connector.Connection | None:
+        """Never a connection on which something came unasked: it would answer the next request."""
+        while connection := await super()._get(key, traces):
+            if connection.protocol is None or not connection.protocol.should_close:
+                break
+            connection.close()
+        return connection
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -51,13 +69,17 @@ class Transport(httpx2.AsyncBaseTransport):
     def __init__(self, base_url: str) -> None:
         self._proxy = proxy_for(httpx2.URL(base_url))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,  # `limits` is the one limit
                 keepalive_timeout=KEEPALIVE_SECONDS,
-                ssl=httpx2.create_ssl_context(),
+                ssl=tls_context(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # httpx does
+            # Its own limits would refuse what httpx takes.
+            max_line_size=MAX_HEADERS_BYTES,
+            max_field_size=MAX_HEADERS_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -65,17 +87,16 @@ class Transport(httpx2.AsyncBaseTransport):
         # The body is sent as a whole.
         headers = [(k, v) for k, v in request.headers.multi_items() if k != "transfer-encoding"]
         with _translated():
-            response = await self._session.request(
-                request.method,
-                yarl.URL(str(request.url), encoded=True),
-                headers=headers,
-                data=await request.aread() or None,
-                allow_redirects=False,
-                proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(
-                    sock_connect=timeouts["connect"], sock_read=timeouts["read"]
-                ),
-            )
+            async with asyncio.timeout(timeouts["read"]):
+                response = await self._session.request(
+                    request.method,
+                    yarl.URL(str(request.url), encoded=True),
+                    headers=headers,
+                    data=await request.aread() or None,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    timeout=aiohttp.ClientTimeout(sock_connect=timeouts["connect"]),
+                )
         body = _Body(response, timeouts["read"])
         return httpx2.Response(response.status, headers=response.raw_headers, stream=body)
 

@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from .connections import KEEPALIVE_SECONDS, proxy_for
+from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 from .disconnects import current_handling
 
@@ -33,14 +33,52 @@ REAP_SECONDS = 0.05
 SHORTEST_TIMEOUT = 0.001  # seconds; 0 would mean not to wait at all
 
 
+class _Backend(httpcore2.SyncBackend):
+    """Tries the addresses of a host one after the other, as long as the call has time."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        call = current_call.get()
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore2.ConnectError(str(error)) from error
+        for *_, address in found:
+            call.check()
+            seconds = call.at_most(timeout or CONNECT_SECONDS)
+            try:
+                return super().connect_tcp(
+                    str(address[0]), port, seconds, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
 class _Line:
     """One connection, kept alive, and the socket under it."""
 
     def __init__(self, verify: ssl.SSLContext, proxy: str | None) -> None:
         limits = httpx2.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
         self.transport = httpx2.HTTPTransport(verify=verify, proxy=proxy, limits=limits)
+        self._pool = self.transport._pool  # noqa: SLF001 - which httpx lets nobody else set up
+        self._pool._network_backend = _Backend()  # noqa: SLF001 - as above
         self.idle_since = 0.0
         self._socket: socket.socket | None = None
+
+    def has_unread(self) -> bool:
+        """Whether more has come than an answer: it would be taken for that of the next request."""
+        connection: Any = next(iter(self._pool.connections), None)
+        while hasattr(connection, "_connection"):  # a tunnel through a proxy has several
+            connection = connection._connection  # noqa: SLF001 - as below
+        # httpcore does not look: https://h11.readthedocs.io has what `trailing_data` is.
+        return connection is not None and bool(connection._h11_state.trailing_data[0])  # noqa: SLF001
 
     def connected(self, stream: httpcore2.NetworkStream) -> None:
         self._socket = stream.get_extra_info("socket")
@@ -120,7 +158,7 @@ class Transport(httpx2.BaseTransport):
 
     def __init__(self, base_url: str) -> None:
         self._proxy = proxy_for(httpx2.URL(base_url))
-        self._verify = httpx2.create_ssl_context()
+        self._verify = tls_context()
         self._idle: deque[_Line] = deque()
         self._busy: set[_Line] = set()
         self._calls: set[Call] = set()
@@ -156,6 +194,8 @@ class Transport(httpx2.BaseTransport):
 
         def give_back() -> None:
             call.give_back(line)
+            if line.has_unread():
+                line.hang_up()
             line.idle_since = time.monotonic()
             self._busy.discard(line)
             self._idle.append(line)
