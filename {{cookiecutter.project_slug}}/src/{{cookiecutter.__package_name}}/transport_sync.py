@@ -33,6 +33,53 @@ REAP_SECONDS = 0.05
 SHORTEST_TIMEOUT = 0.001  # seconds; 0 would mean not to wait at all
 
 
+class _Stream(httpcore2.NetworkStream):
+    """httpcore's, with fewer calls of the system: after each, a thread waits for its turn again.
+
+    What is written is sent with the next read, head and body together.
+    """
+
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+        self._socket: socket.socket = stream.get_extra_info("socket")
+        self._timeout = self._socket.gettimeout()
+        self._unsent = b""
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - of `read`
+        self._unsent += buffer
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            if self._timeout != timeout:
+                self._socket.settimeout(timeout)
+                self._timeout = timeout
+            if self._unsent:
+                unsent, self._unsent = self._unsent, b""
+                with suppress(ConnectionError):  # whoever hangs up may have answered before
+                    self._socket.sendall(unsent)
+            return self._socket.recv(max_bytes)
+        except TimeoutError as error:
+            raise httpcore2.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore2.ReadError(str(error)) from error
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        is_tls = self._stream.get_extra_info("ssl_object") is not None
+        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return stream if is_tls else _Stream(stream)  # TLS within TLS is no matter of the socket
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as it is in httpcore
+        return self._stream.get_extra_info(info)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class _Backend(httpcore2.SyncBackend):
     """Tries the addresses of a host one after the other, as long as the call has time."""
 
@@ -53,8 +100,10 @@ class _Backend(httpcore2.SyncBackend):
             call.check()
             seconds = call.at_most(timeout or CONNECT_SECONDS)
             try:
-                return super().connect_tcp(
-                    str(address[0]), port, seconds, local_address, socket_options
+                return _Stream(
+                    super().connect_tcp(
+                        str(address[0]), port, seconds, local_address, socket_options
+                    )
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
