@@ -21,6 +21,7 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import (
     app,
     completions,
+    connections,
     deadline,
     disconnects,
     errors,
@@ -40,6 +41,7 @@ from dev.offline_openai import OfflineOpenAI, running
 __all__ = [
     "app",
     "completions",
+    "connections",
     "deadline",
     "disconnects",
     "errors",

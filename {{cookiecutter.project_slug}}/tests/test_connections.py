@@ -20,6 +20,7 @@ from .conftest import (
     Service,
     app,
     ask_without_reading,
+    connections,
     events,
     key_check,
     make_settings,
@@ -244,6 +245,18 @@ def test_an_answer_that_nobody_asked_for_is_given_to_nobody(
                 assert service.chat().json()["reply"] == "fine"
                 time.sleep(3 * pause)
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_time_to_connect_is_no_limit_for_the_answer(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.2)
+    with serving(app.create_app(make_settings(offline))) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+        offline.reset()
+        offline.script(Scripted(delay=0.5))
+        assert service.chat().is_success
+    assert len(offline.received) == 1
 
 
 def test_an_answer_may_have_long_headers(service: Service, offline: OfflineOpenAI) -> None:
