@@ -66,6 +66,7 @@ FILES = {
     "tests/test_sse.py",
     "tests/test_streams.py",
     "tests/test_telemetry.py",
+    "tests/test_tls.py",
 }
 
 

@@ -1,27 +1,19 @@
-"""TLS and proxies, whichever library makes the connections."""
+"""Connecting, proxies and odd answers, whichever library makes the connections."""
 
 import asyncio
 import json
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import trustme
 
 from .conftest import (
     Service,
     app,
-    ask_without_reading,
     connections,
-    events,
     key_check,
     make_settings,
     serving,
@@ -30,130 +22,7 @@ from .conftest import (
 )
 from dev.offline_openai import OfflineOpenAI, Scripted
 
-ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 UNREACHABLE = "urn:problem-type:upstream-unreachable"
-
-
-async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while some := await reader.read(65536):
-            writer.write(some)
-            await writer.drain()
-    writer.close()
-
-
-@contextmanager
-def running_tls(
-    offline: OfflineOpenAI, certificate: trustme.LeafCert, *, is_proxy: bool
-) -> Iterator[str]:
-    """The address of a server, or of a proxy, that speaks TLS for the offline OpenAI."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    upstream = urlsplit(offline.url)
-
-    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):  # who does not trust us leaves in the middle of the handshake
-            if is_proxy:
-                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"CONNECT openai.test:443 ")
-                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                await writer.start_tls(context)
-            answers, requests = await asyncio.open_connection(upstream.hostname, upstream.port)
-            await asyncio.gather(relay(reader, requests), relay(answers, writer))
-
-    async def serve() -> None:
-        tls = None if is_proxy else context
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls)
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        port = server.sockets[0].getsockname()[1]
-        started.set_result((f"127.0.0.1:{port}", lambda: loop.call_soon_threadsafe(stop.set)))
-        await stop.wait()
-        server.close()
-
-    started: Future[tuple[str, Callable[[], object]]] = Future()
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-    address, stop = started.result(timeout=10)
-    try:
-        yield address
-    finally:
-        stop()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(params=[False, True], ids=["direct", "by CONNECT"])
-def secure(
-    request: pytest.FixtureRequest,
-    authority: trustme.CA,
-    offline: OfflineOpenAI,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[Service]:
-    """A service that reaches OpenAI over TLS, and trusts the authority that the user names."""
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    is_proxy = request.param
-    certificate = authority.issue_cert("openai.test" if is_proxy else "127.0.0.1")
-    with running_tls(offline, certificate, is_proxy=is_proxy) as address:
-        if is_proxy:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
-        url = f"https://{'openai.test' if is_proxy else address}/v1"
-        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 20}
-        with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
-            wait_until(lambda: it.client.get("/readyz").is_success)
-            offline.reset()
-            yield it
-
-
-def test_calls_go_over_tls(secure: Service, offline: OfflineOpenAI) -> None:
-    for _ in range(3):
-        assert secure.chat().is_success
-        assert events(secure.stream())[-1][0] == "done"
-    assert len(offline.received) == 6
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_calls_over_tls_end_when_the_caller_leaves(
-    endpoint: str, secure: Service, offline: OfflineOpenAI
-) -> None:
-    """Also if the connection has been used before."""
-    for _ in range(2):
-        offline.script(Scripted(reply="one two", delay=60 * (endpoint == "/v1/chat"), hang_after=1))
-        with ask_without_reading(secure, endpoint):
-            wait_until(lambda: offline.received)
-        wait_until(lambda: offline.received[0].left_at)
-        assert secure.chat().is_success
-        offline.reset()
-
-
-def ask_over_tls(offline: OfflineOpenAI, certificate: trustme.LeafCert) -> Any:
-    with running_tls(offline, certificate, is_proxy=False) as address:
-        known = make_settings(offline, openai_base_url=f"https://{address}/v1", max_attempts=1)
-        with serving(app.create_app(known)) as service:
-            return service.chat().json()["type"]
-
-
-def test_a_certificate_of_an_unknown_authority_is_refused(
-    authority: trustme.CA, offline: OfflineOpenAI
-) -> None:
-    assert ask_over_tls(offline, authority.issue_cert("127.0.0.1")) == UNREACHABLE
-    assert offline.received == []
-
-
-def test_a_certificate_for_another_name_is_refused(
-    authority: trustme.CA,
-    offline: OfflineOpenAI,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    assert ask_over_tls(offline, authority.issue_cert("openai.test")) == UNREACHABLE
-    assert offline.received == []
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "HTTPS_PROXY"])

@@ -108,13 +108,11 @@ def test_a_stream_that_is_none_becomes_a_problem(
     assert response.json()["type"] == "urn:problem-type:upstream-error"
 
 
-def test_an_address_where_nobody_listens_becomes_a_problem(serve: Callable[..., Service]) -> None:
-    nowhere = OfflineOpenAI()
-    nowhere.url = "http://127.0.0.1:9/v1"
-    with serving(app.create_app(make_settings(nowhere, max_attempts=1))) as service:
+def test_an_address_where_nobody_listens_becomes_a_problem(offline: OfflineOpenAI) -> None:
+    known = make_settings(offline, openai_base_url="http://127.0.0.1:9/v1", max_attempts=1)
+    with serving(app.create_app(known)) as service:
         for endpoint in ENDPOINTS:
-            kind = service.post(endpoint).json()["type"]
-            assert kind == "urn:problem-type:upstream-unreachable"
+            assert service.post(endpoint).json()["type"] == "urn:problem-type:upstream-unreachable"
 
 
 @pytest.mark.parametrize("odd", ["[]", "{}", "1", "null", '"\\u0000"'])
