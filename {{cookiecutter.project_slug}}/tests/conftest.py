@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,25 +203,3 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def service(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     return serve()
-
-
-@contextmanager
-def process(**env: str) -> Iterator["subprocess.Popen[str]"]:
-    """`python -m` the package, with all that it prints in `stdout`."""
-    with subprocess.Popen(
-        [sys.executable, "-m", PACKAGE],
-        env=os.environ | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as popen:
-        try:
-            yield popen
-        finally:
-            popen.kill()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import Service, free_port, wait_until
+from .conftest import Service, wait_until
 from dev import load
 from dev.offline_openai import OfflineOpenAI, Scripted
 
@@ -85,6 +85,8 @@ def test_shows_progress_and_sums_up(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_says_when_no_service_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    assert load.main([url]) == 1
+    with socket.socket() as deaf:  # has a port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        assert load.main([url]) == 1
     assert capsys.readouterr().err.startswith(f"No service at {url} ")

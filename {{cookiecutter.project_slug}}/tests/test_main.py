@@ -1,18 +1,61 @@
 """`python -m` the package, as a process of its own."""
 
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import httpx2
 
-from .conftest import KEY, QUESTION, events, free_port, process, wait_until
+from .conftest import KEY, PACKAGE, QUESTION, events, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted, running
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+LISTENS = re.compile(r"Uvicorn running on (\S+) ")
+
+
+@dataclass
+class Process:
+    popen: "subprocess.Popen[bytes]"
+    log: Path
+
+    def url(self) -> str:
+        """Where it listens, once it does."""
+        ended = self.popen.poll
+        wait_until(lambda: LISTENS.search(self.log.read_text()) or ended() is not None, seconds=60)
+        found = LISTENS.search(self.log.read_text())
+        assert found, self.log.read_text()
+        return found[1]
+
+    def end(self) -> tuple[int, str]:
+        """Its status, and what it has printed."""
+        return self.popen.wait(timeout=60), self.log.read_text()
+
+
+@contextmanager
+def process(**env: str) -> Iterator[Process]:
+    """The service, on a port that is free. What it prints goes to a file: a pipe may be full."""
+    with (
+        NamedTemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "-m", PACKAGE],
+            env=os.environ | {"PORT": "0"} | env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as popen,
+    ):
+        try:
+            yield Process(popen, Path(log.name))
+        finally:
+            popen.kill()
 
 
 def env(offline: OfflineOpenAI, **changed: str) -> dict[str, str]:
@@ -37,17 +80,16 @@ def test_what_it_cannot_start_with_it_names_in_one_line(offline: OfflineOpenAI) 
         process(**env(offline)) as rejected,
         process(**env(offline, ALL_PROXY=socks)) as unknown,
     ):
-        printed, _ = keyless.communicate(timeout=60)
-        assert keyless.returncode == 78
+        status, printed = keyless.end()
+        assert status == 78
         assert printed.startswith("OPENAI_API_KEY is not set: ")
         assert printed.count("\n") == 1
 
-        printed, _ = rejected.communicate(timeout=60)
-        assert rejected.returncode == 78
-        assert printed == "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
+        sentence = "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
+        assert rejected.end() == (78, sentence)
 
-        printed, _ = unknown.communicate(timeout=60)
-        assert unknown.returncode == 78
+        status, printed = unknown.end()
+        assert status == 78
         assert printed.startswith("ALL_PROXY names no proxy ")
         assert printed.count("\n") == 1
 
@@ -65,10 +107,9 @@ def test_it_serves_and_stops() -> None:
 
 
 @contextmanager
-def started(**changed: str) -> Iterator[tuple["subprocess.Popen[str]", str, OfflineOpenAI]]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with running() as offline, process(**env(offline, PORT=str(port), **changed)) as service:
+def started(**changed: str) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
+    with running() as offline, process(**env(offline, **changed)) as service:
+        url = service.url()
         wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
         offline.reset()
         yield service, url, offline
@@ -77,20 +118,20 @@ def started(**changed: str) -> Iterator[tuple["subprocess.Popen[str]", str, Offl
 def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
     with started(WORKERS=workers, LOG_FORMAT="json") as (service, url, offline):
         check_requests(url, offline)
-        offline.script(Scripted(reply="one two three", chunk_delay=0.3))
+        offline.script(Scripted(words=5, chunk_delay=0.5))
         with (
             httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
             httpx2.Client(base_url=url) as client,
         ):
-            service.send_signal(number)
+            service.popen.send_signal(number)
             wait_until(lambda: client.get("/readyz").json()["shutting_down"])
             assert client.get("/readyz").status_code == 503
             refused = client.post("/v1/chat", json=QUESTION)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert refused.json()["type"] == "urn:problem-type:shutting-down"
             assert "event: done" in begun.read().decode()
-        printed, _ = service.communicate(timeout=60)
-        assert service.returncode == 0
+        status, printed = service.end()
+        assert status == 0
         check_log(printed)
 
 
@@ -119,16 +160,19 @@ def check_that_calls_are_cut() -> None:
         ThreadPoolExecutor() as callers,
     ):
         offline.script(Scripted(delay=60, times=2))
-        waiting = [callers.submit(httpx2.post, f"{url}{path}", json=QUESTION) for path in ENDPOINTS]
+        waiting = [
+            callers.submit(httpx2.post, f"{url}{path}", json=QUESTION, timeout=60)
+            for path in ENDPOINTS
+        ]
         wait_until(lambda: len(offline.received) == 2)
         offline.script(Scripted(reply="one two", hang_after=1))
         with httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
-            service.send_signal(signal.SIGTERM)
+            service.popen.send_signal(signal.SIGTERM)
             for answer in waiting:
                 assert answer.result().json()["type"] == "urn:problem-type:shutting-down"
             begun.read()
             name, problem = events(begun)[-1]
             assert (name, problem["type"]) == ("error", "urn:problem-type:shutting-down")
-        printed, _ = service.communicate(timeout=60)
-        assert service.returncode == 0
+        status, printed = service.end()
+        assert status == 0
         assert "Traceback" not in printed
