@@ -30,16 +30,16 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextmanager
 def running_tls(
-    offline: OfflineOpenAI, certificate: trustme.LeafCert, *, is_proxy: bool
+    offline: OfflineOpenAI, certificate: trustme.LeafCert, proxy: str | None = None
 ) -> Iterator[str]:
-    """The address of a server, or of a proxy, that speaks TLS for the offline OpenAI."""
+    """The URL of what speaks TLS for the offline OpenAI: a server, or a proxy by http or https."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     upstream = urlsplit(offline.url)
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):  # who does not trust us leaves in the middle of the handshake
-            if is_proxy:
+            if proxy:
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"CONNECT openai.test:443 ")
                 writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
                 await writer.start_tls(context)
@@ -47,20 +47,21 @@ def running_tls(
             await asyncio.gather(relay(reader, requests), relay(answers, writer))
 
     async def serve() -> None:
-        tls = None if is_proxy else context
+        scheme, tls = ("http", None) if proxy == "http" else ("https", context)
         server = await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls)
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         port = server.sockets[0].getsockname()[1]
-        started.set_result((f"127.0.0.1:{port}", lambda: loop.call_soon_threadsafe(stop.set)))
+        url = f"{scheme}://127.0.0.1:{port}"
+        started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()
         server.close()
 
     started: Future[tuple[str, Callable[[], object]]] = Future()
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    address, stop = started.result(timeout=10)
+    url, stop = started.result(timeout=10)
     try:
-        yield address
+        yield url
     finally:
         stop()
         thread.join()
@@ -71,7 +72,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(params=[False, True], ids=["direct", "by CONNECT"])
+@pytest.fixture(params=[None, "http", "https"], ids=["direct", "by CONNECT", "by CONNECT in TLS"])
 def secure(
     request: pytest.FixtureRequest,
     authority: trustme.CA,
@@ -82,14 +83,14 @@ def secure(
     """A service that reaches OpenAI over TLS, and trusts the authority that the user names."""
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    is_proxy = request.param
-    certificate = authority.issue_cert("openai.test" if is_proxy else "127.0.0.1")
-    with running_tls(offline, certificate, is_proxy=is_proxy) as address:
-        if is_proxy:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
-        url = f"https://{'openai.test' if is_proxy else address}/v1"
+    certificate = authority.issue_cert("openai.test", "127.0.0.1")
+    with running_tls(offline, certificate, request.param) as url:
+        if request.param:
+            monkeypatch.setenv("HTTPS_PROXY", url)
+            url = "https://openai.test"
         changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 20}
-        with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
+        known = make_settings(offline, openai_base_url=f"{url}/v1", **changed)
+        with serving(app.create_app(known)) as it:
             wait_until(lambda: it.client.get("/readyz").is_success)
             offline.reset()
             yield it
@@ -117,8 +118,8 @@ def test_calls_over_tls_end_when_the_caller_leaves(
 
 
 def ask_over_tls(offline: OfflineOpenAI, certificate: trustme.LeafCert) -> Any:
-    with running_tls(offline, certificate, is_proxy=False) as address:
-        known = make_settings(offline, openai_base_url=f"https://{address}/v1", max_attempts=1)
+    with running_tls(offline, certificate) as url:
+        known = make_settings(offline, openai_base_url=f"{url}/v1", max_attempts=1)
         with serving(app.create_app(known)) as service:
             return service.chat().json()["type"]
 
