@@ -87,9 +87,12 @@ def secure(
     with running_tls(offline, certificate, request.param) as url:
         if request.param:
             monkeypatch.setenv("HTTPS_PROXY", url)
-            url = "https://openai.test"
-        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 20}
-        known = make_settings(offline, openai_base_url=f"{url}/v1", **changed)
+        known = make_settings(
+            offline,
+            openai_base_url="https://openai.test/v1" if request.param else f"{url}/v1",
+            attempt_timeout_seconds=20,
+            deadline_seconds=20,
+        )
         with serving(app.create_app(known)) as it:
             wait_until(lambda: it.client.get("/readyz").is_success)
             offline.reset()
