@@ -61,9 +61,9 @@ and the table has the median of the rounds. The other figures are medians too, a
 as much as the apps'. *plain* is the plain `AsyncOpenAI` app; what the others are is in
 [rivals.py](rivals.py). Requests/s and chunks/s count whole answers with status 200, read to their
 end. CPU and memory are those of the service and all its children. *Loop lag* is how late `/livez`
-is answered that is asked for every 20 ms. Each measurement has a process of its own and a warm-up,
-and every service logs a line a request. Ours have the default settings, but for `MAX_CONCURRENCY`,
-which lets all callers in where no other number is given."""
+is answered that is asked for every 20 ms. Each measurement has a process of its own and, but for
+the overload, a warm-up; every service logs a line a request. Ours have the default settings, but
+for `MAX_CONCURRENCY`, which lets all callers in where no other number is given."""
 
 
 def report(measured: Measured, workshop: Workshop, picture: str | None) -> str:
@@ -121,7 +121,7 @@ def limits(measured: Measured) -> str:
     results = [result for rounds in measured.results.values() for result in rounds]
     share = max(result.generator_cpu / result.seconds for result in results)
     text = (
-        "The load generator is a process of its own: raw asyncio protocols on uvloop. It used at"
+        "The load generator is a process of its own: raw asyncio protocols. It used at"
         f" most {number(100 * share)} % of a core. "
     )
     fastest = max(results, key=lambda result: result.chunks / result.generator_cpu)
@@ -130,9 +130,10 @@ def limits(measured: Measured) -> str:
         text += f"A core of it reads {number(per_core, 0)} chunks/s where it reads most. "
     return text + (
         "The row *the upstream itself* is what it gets without a service in between: where a"
-        " service comes near, it is the offline OpenAI that limits. The service, the upstream and"
-        " the load generator share the cores, so that on two cores a service never has more than"
-        " one and what the others leave of the second."
+        " service comes near it, or beyond, it is the offline OpenAI that limits. The service, the"
+        " upstream and the load generator share the cores: of two, a service has one and what the"
+        " others leave of the second. Two workers with threads cannot use that as well as two"
+        " without: each hands its interpreter's lock from thread to thread, and from core to core."
     )
 
 

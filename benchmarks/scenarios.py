@@ -148,6 +148,7 @@ def probes(options: Options) -> Iterator[Case]:
             work=Work(
                 dialect="chat", callers=callers, warmup=delay, seconds=options.seconds, probe=True
             ),
+            workers=options.workers,
         )
 
 
@@ -163,6 +164,7 @@ def overload(options: Options) -> Iterator[Case]:
             work=once,
             settings={"MAX_CONCURRENCY": room, "MAX_QUEUE": room},
             then=replace(once, callers=options.sized(AFTERWARDS)),
+            workers=options.workers,
         )
 
 

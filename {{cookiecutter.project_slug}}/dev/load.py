@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 SHOWN_EVERY = 1.0  # seconds
+PAUSE = 0.1  # seconds: who is refused should not ask again as fast as it can
 QUESTION = {"messages": [{"role": "user", "content": "What is an event loop?"}]}
 
 
@@ -64,10 +65,11 @@ class Load:
                 kind = await (self._stream if self.stream else self._chat)(client, begun)
             except httpx2.RequestError as error:
                 kind = f"no answer: {type(error).__name__}"
-                await asyncio.sleep(0.1)  # who is refused should not ask as fast as it can
             self.answers[kind] += 1
             if kind == "200":
                 self.latencies.append(time.perf_counter() - begun)
+            else:
+                await asyncio.sleep(PAUSE)
 
     async def _chat(self, client: httpx2.AsyncClient, _begun: float) -> str:
         response = await client.post("/v1/chat", json=QUESTION)

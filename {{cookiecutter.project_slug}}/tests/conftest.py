@@ -31,6 +31,7 @@ from {{ cookiecutter.__package_name }} import (
     shutdown,
     sse,
     telemetry,
+    transport,
 )
 
 from dev.offline_openai import OfflineOpenAI, running
@@ -51,6 +52,7 @@ __all__ = [
     "shutdown",
     "sse",
     "telemetry",
+    "transport",
 ]
 PACKAGE = app.__package__
 
@@ -76,6 +78,10 @@ class Service:
     def post(self, endpoint: str) -> httpx2.Response:
         return self.client.post(endpoint, json=QUESTION)
 
+    def running(self) -> int:
+        """How many requests it is at work on."""
+        return len(self.server.server_state.tasks)
+
     def settle(self) -> None:
         """Wait until nothing runs any more, not even what was done for callers who left."""
         url = httpx2.URL(self.url)
@@ -83,7 +89,7 @@ class Service:
             last.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             while last.recv(4096):  # all who came before have been heard by then
                 pass
-        wait_until(lambda: not self.server.server_state.tasks)
+        wait_until(lambda: not self.running())
 
 
 def events(response: httpx2.Response) -> list[tuple[str, Any]]:

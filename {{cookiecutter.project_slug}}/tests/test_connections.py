@@ -18,9 +18,10 @@ from .conftest import (
     make_settings,
     serving,
     settings,
+    transport,
     wait_until,
 )
-from dev.offline_openai import OfflineOpenAI, Scripted
+from dev.offline_openai import OfflineOpenAI, Scripted, running
 
 UNREACHABLE = "urn:problem-type:upstream-unreachable"
 
@@ -166,6 +167,13 @@ def test_the_environment_names_a_proxy(
     offline: OfflineOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def resolve(host: str | bytes, *others: Any, **more: Any) -> Any:
+        if host in ("openai.invalid", b"openai.invalid"):
+            raise socket.gaierror  # at once, whatever the machine's resolver does
+        return getaddrinfo(host, *others, **more)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     address = offline.url.removeprefix("http://").removesuffix("/v1")
     for name, value in ({"NO_PROXY": "127.0.0.1"} | environment).items():
         monkeypatch.setenv(name, value.replace("PROXY", address))
@@ -176,3 +184,17 @@ def test_the_environment_names_a_proxy(
     asked = {request.path for request in offline.received}
     assert any(path.endswith("/v1/chat/completions") for path in asked) is is_used
     assert (problem["type"] == UNREACHABLE) is not is_used
+
+
+def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.2)
+    with running() as offline, serving(app.create_app(make_settings(offline))) as service:
+        for _ in range(2):
+            assert service.chat().is_success
+            wait_until(lambda: not offline.connections)
+
+
+def test_a_long_body_arrives_whole(service: Service, offline: OfflineOpenAI) -> None:
+    messages = [{"role": "user", "content": str(number) * 1000} for number in range(300)]
+    assert service.chat(messages=messages).is_success
+    assert offline.received[0].body["messages"] == messages

@@ -1,10 +1,13 @@
+import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 
 import pytest
+from fastapi import BackgroundTasks
 
-from .conftest import Service, deadline, errors, events
+from .conftest import Service, app, deadline, errors, events, limits, make_settings, serving
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -59,9 +62,26 @@ def test_no_call_is_begun_after_the_deadline() -> None:
     """Which it shares with the calls before it, and with the wait for a place."""
 
     def call() -> None:
-        deadline.started_at.set(time.monotonic() - 6)
+        deadline.current_caller.set(deadline.Caller(waits_since=time.monotonic() - 6))
         with deadline.deadline_in(5):
             pytest.fail("the call was begun")
 
     with pytest.raises(errors.DeadlineExceeded):
         copy_context().run(call)
+
+
+def test_what_is_left_to_the_background_has_deadlines_of_its_own(offline: OfflineOpenAI) -> None:
+    application = app.create_app(make_settings(offline))
+    has_passed: Future[bool] = Future()
+
+    async def finish() -> None:
+        await asyncio.sleep(0.4)
+        has_passed.set_result(deadline.Deadline(0.3).has_passed())
+
+    @application.post("/later", dependencies=[limits.Admitted])
+    async def later(background: BackgroundTasks) -> None:
+        background.add_task(finish)
+
+    with serving(application) as service:
+        assert service.client.post("/later").is_success
+        assert not has_passed.result(timeout=10)

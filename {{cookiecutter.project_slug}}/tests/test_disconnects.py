@@ -1,6 +1,7 @@
 """What happens upstream once the caller has gone."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -110,6 +111,26 @@ def test_a_reader_who_does_not_read_at_all_is_given_up(
     with ask_without_reading(patient, "/v1/chat/stream"):
         wait_until(lambda: offline.received)
         wait_until(lambda: offline.received[0].left_at)
+
+
+def test_who_sends_no_body_may_leave_as_well(offline: OfflineOpenAI) -> None:
+    application = app.create_app(make_settings(offline))
+    begun, ended = threading.Event(), threading.Event()
+
+    @application.get("/wait")
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with serving(application) as service:
+        url = httpx2.URL(service.url)
+        with socket.create_connection((url.host, url.port or 0)) as caller:
+            caller.sendall(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert begun.wait(10)
+        assert ended.wait(10)
 
 
 def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI) -> None:

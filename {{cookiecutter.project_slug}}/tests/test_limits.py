@@ -3,6 +3,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -35,8 +36,7 @@ def test_who_finds_no_room_is_refused_at_once(narrow: Service, offline: OfflineO
     with ExitStack() as callers:
         for _ in range(3):
             callers.enter_context(ask_without_reading(narrow, "/v1/chat"))
-        wait_until(lambda: len(offline.received) == 2)
-        time.sleep(0.2)  # for the third, of whom there is no trace
+        wait_until(lambda: len(offline.received) == 2 and narrow.running() == 3)
         started = time.monotonic()
         response = narrow.chat()
         assert time.monotonic() - started < 1, "waited for its turn"
@@ -62,11 +62,11 @@ def test_who_leaves_the_queue_makes_room(narrow: Service, offline: OfflineOpenAI
         callers.enter_context(ask_without_reading(narrow, "/v1/chat"))
         wait_until(lambda: len(offline.received) == 2)
         with ask_without_reading(narrow, "/v1/chat"):
-            time.sleep(0.2)  # for it to be in the queue, of which there is no trace
+            wait_until(lambda: narrow.running() == 3)
             assert narrow.chat().status_code == 503
-        time.sleep(0.2)
+        wait_until(lambda: narrow.running() == 2)
         with ask_without_reading(narrow, "/v1/chat") as patient:
-            time.sleep(0.2)
+            wait_until(lambda: narrow.running() == 3)
             callers.close()
             assert patient.recv(12) == b"HTTP/1.1 200"
     assert len(offline.received) == 3, "a call was made for who had left"
@@ -130,8 +130,8 @@ def test_nobody_waits_for_ever(serve: Callable[..., Service], offline: OfflineOp
 def test_waiting_counts_for_the_deadline(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(max_concurrency=1, deadline_seconds=0.7)
-    offline.script(Scripted(delay=0.6), Scripted(delay=0.6))
+    service = serve(max_concurrency=1, deadline_seconds=1.5)
+    offline.script(Scripted(delay=1.2), Scripted(delay=1.2))
     with ask_without_reading(service, "/v1/chat"):
         wait_until(lambda: offline.received)
         assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
@@ -144,16 +144,44 @@ def test_nobody_waits_beyond_the_deadline(
     offline.script(Scripted(reply="one two", hang_after=1))
     with ask_without_reading(service, "/v1/chat/stream") as caller:
         assert caller.recv(1)
-        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
+        assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
     assert len(offline.received) == 1
 
 
 def test_as_many_calls_as_there_are_places_run_at_once(
-    service: Service, offline: OfflineOpenAI
+    serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    """No pool of threads or connections is smaller."""
-    offline.script(Scripted(delay=60, times=150))
+    """No pool of threads or connections is smaller. The usual ones have up to 40, and 100."""
+    service = serve(max_concurrency=110)
+    offline.script(Scripted(delay=60, times=110))
     with ExitStack() as callers:
-        for _ in range(150):
+        for _ in range(110):
             callers.enter_context(ask_without_reading(service, "/v1/chat"))
-        wait_until(lambda: len(offline.received) == 150)
+        wait_until(lambda: len(offline.received) == 110)
+
+
+def test_who_is_refused_hears_when_others_will_have_had_their_turn(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = limits.Admission(make_settings(offline, max_concurrency=2, max_queue=0))
+    now = 0.0
+
+    async def ask(seconds: float = 0) -> None:
+        nonlocal now
+        async with admission.place():
+            now += seconds
+
+    async def refused() -> float | None:
+        async with admission.place(), admission.place():
+            with pytest.raises(errors.Overloaded) as error:
+                await ask()
+        return error.value.retry_after
+
+    async def ask_on_and_on() -> list[float | None]:
+        await ask(30)
+        return [await refused() for _ in range(100)]
+
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now))
+    first, *_, last = asyncio.run(ask_on_and_on())
+    assert first == 15, "of two places, one will be free"
+    assert last == 1, "calls have become quicker"

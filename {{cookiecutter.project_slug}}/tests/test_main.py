@@ -118,7 +118,7 @@ def started(**changed: str) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
 def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
     with started(WORKERS=workers, LOG_FORMAT="json") as (service, url, offline):
         check_requests(url, offline)
-        offline.script(Scripted(words=5, chunk_delay=0.5))
+        offline.script(Scripted(words=8, chunk_delay=0.5))
         with (
             httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
             httpx2.Client(base_url=url) as client,
@@ -170,6 +170,7 @@ def check_that_calls_are_cut() -> None:
             service.popen.send_signal(signal.SIGTERM)
             for answer in waiting:
                 assert answer.result().json()["type"] == "urn:problem-type:shutting-down"
+                assert answer.result().headers["retry-after"] == "1"
             begun.read()
             name, problem = events(begun)[-1]
             assert (name, problem["type"]) == ("error", "urn:problem-type:shutting-down")

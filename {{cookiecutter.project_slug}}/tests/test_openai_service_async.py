@@ -47,7 +47,9 @@ async def forecast(service: openai_service.Service) -> Forecast | None:
 @router.post("/poem")
 async def poem(service: openai_service.Service) -> str:
     response = await service.call(
-        lambda client: client.responses.create(model="gpt-test", input="A poem, please.")
+        lambda client: client.responses.create(
+            model="gpt-test", input="A poem, please.", timeout=None
+        )
     )
     return response.output_text
 

@@ -46,7 +46,9 @@ def forecast(service: openai_service.Service) -> Forecast | None:
 @router.post("/poem")
 def poem(service: openai_service.Service) -> str:
     response = service.call(
-        lambda client: client.responses.create(model="gpt-test", input="A poem, please.")
+        lambda client: client.responses.create(
+            model="gpt-test", input="A poem, please.", timeout=None
+        )
     )
     return response.output_text
 

@@ -1,7 +1,8 @@
 """How a chat becomes a call of OpenAI, and what comes back an answer.
 
 Only what an answer needs is read. The SDK's own methods check the types of all parameters and
-build models of all that comes back, chunk by chunk: half of the CPU of a call, most of a stream's.
+build models of all that comes back, chunk by chunk: half of the SDK's part of a call, and most of
+its part of a stream.
 """
 
 import json

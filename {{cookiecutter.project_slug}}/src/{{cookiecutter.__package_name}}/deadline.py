@@ -4,19 +4,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from .errors import DeadlineExceeded, UpstreamError
 
 # Timers of event loops and sockets round to milliseconds, so that they may fire a little early.
 TIMER_RESOLUTION = 0.01
 
-# When the caller began to wait, by time.monotonic(); without it, a deadline begins with its call.
-started_at: ContextVar[float] = ContextVar("started_at")
+
+@dataclass
+class Caller:
+    waits_since: float  # by time.monotonic()
+    is_answered: bool = False
+
+
+# Where nobody waits, a deadline begins with its call.
+current_caller: ContextVar[Caller] = ContextVar("current_caller")
 
 
 class Deadline:
     def __init__(self, seconds: float) -> None:
-        self._ends_at = started_at.get(time.monotonic()) + seconds
+        caller = current_caller.get(None)
+        if caller is None or caller.is_answered:
+            caller = Caller(waits_since=time.monotonic())
+        self._ends_at = caller.waits_since + seconds
 
     def remaining(self) -> float:
         """Seconds left, negative once it has passed."""

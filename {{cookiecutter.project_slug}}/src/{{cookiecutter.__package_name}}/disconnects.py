@@ -5,13 +5,53 @@ from contextvars import ContextVar
 
 import anyio
 import anyio.lowlevel
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .deadline import current_caller
 
 # For threads, which nobody can cancel: whether they should stop.
 current_handling: ContextVar[anyio.CancelScope] = ContextVar("current_handling")
 
 # As nginx's `send_timeout`: who takes nothing for so long would hold a place for ever.
 SEND_TIMEOUT_SECONDS = 60.0
+
+
+class _Incoming:
+    """What a caller sends. Once that is whole, whether the caller leaves."""
+
+    def __init__(self, receive: Receive, handling: anyio.CancelScope) -> None:
+        self._receive = receive
+        self._handling = handling
+        self._unread: list[Message] = []
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def read_ahead(self) -> None:
+        """To watch from the beginning, where nobody may ever look for a body."""
+        self._unread.append(await self._next())
+
+    async def receive(self) -> Message:
+        if self._unread:
+            return self._unread.pop()
+        if self._watcher:
+            return await asyncio.Future[Message]()  # the disconnect cancels this as well
+        return await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body"):
+            self._watcher = asyncio.create_task(_watch(self._receive, self._handling))
+        return message
+
+    def end(self) -> None:
+        if self._watcher:
+            self._watcher.cancel()
+
+
+async def _watch(receive: Receive, handling: anyio.CancelScope) -> None:
+    """No method: the traceback of a cancelled task would hold the object that holds the task."""
+    await receive()  # after the whole body, this is the disconnect
+    handling.cancel()
 
 
 class CancelOnDisconnect:
@@ -28,38 +68,30 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        watcher: asyncio.Task[None] | None = None
+        headers = Headers(scope=scope)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
         with anyio.CancelScope() as handling:
             current_handling.set(handling)
-
-            async def watch() -> None:
-                await receive()  # after the whole body, this is the disconnect
-                handling.cancel()
-
-            async def receive_body() -> Message:
-                nonlocal watcher
-                if watcher:
-                    return await asyncio.Future[Message]()  # the disconnect cancels this as well
-                message = await receive()
-                if not message.get("more_body"):
-                    watcher = asyncio.create_task(watch())
-                return message
+            incoming = _Incoming(receive, handling)
 
             async def send_and_watch(message: Message) -> None:
                 if handling.cancel_called:
                     # A task that always finds something to read would never be cancelled.
                     await anyio.lowlevel.checkpoint_if_cancelled()
-                is_last = message["type"] == "http.response.body" and not message.get("more_body")
-                if watcher and is_last:
-                    watcher.cancel()  # what goes on in the background is not for the caller
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    # What goes on in the background is not for the caller.
+                    incoming.end()
+                    if caller := current_caller.get(None):
+                        caller.is_answered = True
                 await _send_in_time(send, message, handling)
 
             try:
-                await self.app(scope, receive_body, send_and_watch)
+                if not has_body:
+                    await incoming.read_ahead()
+                await self.app(scope, incoming.receive, send_and_watch)
             finally:
-                if watcher:
-                    watcher.cancel()
+                incoming.end()
 
 
 async def _send_in_time(send: Send, message: Message, handling: anyio.CancelScope) -> None:

@@ -145,7 +145,7 @@ def log(error: ServiceError) -> None:
     """Tell the operator what the caller is not told."""
     cause = error.__cause__ or error
     # A ValidationError's own text quotes what was to be validated: the conversation.
-    text = cause.title if isinstance(cause, ValidationError) else str(cause)
+    text = cause.title if isinstance(cause, ValidationError) else str(cause) or error.title
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
         "%s: %s: %s",
@@ -176,28 +176,32 @@ def _respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     return Response(problem.to_json(), problem.status, headers, "application/problem+json")
 
 
+def _answer(error: ServiceError, errors: list[dict[str, Any]] | None = None) -> Response:
+    after = error.retry_after
+    headers = None if after is None else {"Retry-After": str(math.ceil(after))}
+    return _respond(to_problem(error, errors), headers)
+
+
 def add_exception_handlers(app: FastAPI) -> None:
     """Each handler is `async`: sync ones would wait for a free thread."""
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
         log(error)
-        after = error.retry_after
-        headers = None if after is None else {"Retry-After": str(math.ceil(after))}
-        return _respond(to_problem(error), headers)
+        return _answer(error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
         # Where and what, but not the value: it may be long, or secret.
         errors = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()[:MOST_ERRORS]]
-        return _respond(to_problem(InvalidRequest(), errors=errors))
+        return _answer(InvalidRequest(), errors)
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         if error.status_code == BodyTooLarge.status:
-            return _respond(to_problem(BodyTooLarge()))
+            return _answer(BodyTooLarge())
         if error.detail == NO_JSON:
-            return _respond(to_problem(InvalidRequest()))
+            return _answer(InvalidRequest())
         problem = Problem(
             type="about:blank",
             title=error.detail,
@@ -230,12 +234,12 @@ class AnswerForBugs:
         except asyncio.CancelledError:
             # uvicorn's, who cancels what takes longer than SHUTDOWN_GRACE_SECONDS.
             if not answered:
-                await _respond(to_problem(ShuttingDown()))(scope, receive, send)
+                await _answer(ShuttingDown())(scope, receive, send)
         except Exception:
             if answered or scope["type"] != "http":
                 raise
             logger.exception("a bug")
-            await _respond(to_problem(InternalError()))(scope, receive, send)
+            await _answer(InternalError())(scope, receive, send)
 
 
 # For OpenAPI: the `responses` of an endpoint that calls OpenAI.

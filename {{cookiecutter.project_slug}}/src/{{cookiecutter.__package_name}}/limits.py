@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .deadline import started_at
-from .errors import Overloaded, ShuttingDown
+from .deadline import Caller, current_caller
+from .errors import DeadlineExceeded, Overloaded, ShuttingDown
 from .settings import Settings
 
 # How much the latest call counts for in the average of how long calls take.
@@ -39,20 +39,21 @@ class Admission:
 
         Raises:
             Overloaded: too many wait already, or it took too long.
+            DeadlineExceeded: it took until then.
             ShuttingDown: nobody is let in any more.
         """
         if self.is_closed:
             raise ShuttingDown
-        started_at.set(time.monotonic())
+        current_caller.set(Caller(waits_since=time.monotonic()))
         if self._places.locked() and self._waiting >= self._settings.max_queue:
             raise self._overloaded()
-        patience = min(self._settings.queue_timeout_seconds, self._settings.deadline_seconds)
+        patience, deadline = self._settings.queue_timeout_seconds, self._settings.deadline_seconds
         self._waiting += 1
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(min(patience, deadline)):
                 await self._places.acquire()
         except TimeoutError:
-            raise self._overloaded() from None
+            raise (self._overloaded() if patience < deadline else DeadlineExceeded()) from None
         finally:
             self._waiting -= 1
         taken_at = time.monotonic()
@@ -60,7 +61,8 @@ class Admission:
             yield
         finally:
             self._places.release()
-            self._seconds_held += WEIGHT * (time.monotonic() - taken_at - self._seconds_held)
+            weight = WEIGHT if self._seconds_held else 1
+            self._seconds_held += weight * (time.monotonic() - taken_at - self._seconds_held)
 
     def _overloaded(self) -> Overloaded:
         error = Overloaded()
@@ -73,7 +75,7 @@ class Admission:
 async def _admit(request: Request) -> AsyncIterator[None]:
     admission: Admission = request.state.admission
     async with admission.place():
-        yield  # until the answer is sent: a stream keeps its place
+        yield  # until the answer is sent, and what it leaves to the background is done
 
 
 Admitted = Depends(_admit)

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
 
     max_concurrency: PositiveInt = 200
-    """Calls of OpenAI at once, in each worker: what a core can carry at half a second each."""
+    """Calls of OpenAI at once, in each worker: about what a core carries at half a second each."""
     max_queue: NonNegativeInt = 200
     """How many callers may wait for their turn, in each worker."""
     queue_timeout_seconds: Seconds = 10

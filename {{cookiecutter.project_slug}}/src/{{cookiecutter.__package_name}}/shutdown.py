@@ -51,7 +51,7 @@ class GracefulShutdown:
         self._running = running
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
-        self._servers: dict[int, Any] = {}  # handlers of signals
+        self._handlers: dict[int, Any] = {}
         self._stopping: asyncio.Task[None] | None = None
         self._is_told = False
         self._is_passed_on = False
@@ -62,7 +62,7 @@ class GracefulShutdown:
     def __enter__(self) -> None:
         # Signals are for the main thread alone; tests have servers in others.
         if threading.current_thread() is threading.main_thread():
-            self._servers = {number: signal.signal(number, self._tell) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._tell) for number in SIGNALS}
 
     def __exit__(
         self,
@@ -71,7 +71,7 @@ class GracefulShutdown:
         traceback: TracebackType | None,
     ) -> None:
         self._end.cancel()
-        for number, handler in self._servers.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _tell(self, number: int, _frame: FrameType | None) -> None:
@@ -96,5 +96,5 @@ class GracefulShutdown:
         self._is_passed_on = True
         # Not as a SIGINT: once stopped, uvicorn raises again what it got, and at a
         # KeyboardInterrupt a worker waits for its threads.
-        if callable(handler := self._servers[signal.SIGTERM]):
+        if callable(handler := self._handlers[signal.SIGTERM]):
             handler(signal.SIGTERM, None)

@@ -5,7 +5,7 @@ that is two thirds of what a call costs when hundreds are under way.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import aiohttp
@@ -19,6 +19,9 @@ from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
 # Of one answer.
 MAX_HEADERS = 1000
 MAX_HEADERS_BYTES = 102_400  # httpcore's limit
+
+# A body that is longer goes in parts, each of which has the time of a whole timeout.
+PART_BYTES = 65_536
 
 
 @contextmanager
@@ -44,8 +47,14 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+async def _in_parts(body: bytes, went_on: Callable[[], None]) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), PART_BYTES):
+        yield body[start : start + PART_BYTES]
+        went_on()
+
+
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse, timeout: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, timeout: float | None) -> None:
         self._response = response
         self._timeout = timeout
 
@@ -86,19 +95,25 @@ class Transport(httpx2.AsyncBaseTransport):
         timeouts = request.extensions["timeout"]
         # The body is sent as a whole.
         headers = [(k, v) for k, v in request.headers.multi_items() if k != "transfer-encoding"]
+        seconds, body = timeouts["read"], await request.aread()
+        clock = asyncio.get_running_loop().time
         with _translated():
-            async with asyncio.timeout(timeouts["read"]):
+            async with asyncio.timeout(seconds) as timeout:
+
+                def went_on() -> None:
+                    timeout.reschedule(None if seconds is None else clock() + seconds)
+
                 response = await self._session.request(
                     request.method,
                     yarl.URL(str(request.url), encoded=True),
                     headers=headers,
-                    data=await request.aread() or None,
+                    data=_in_parts(body, went_on) if len(body) > PART_BYTES else body or None,
                     allow_redirects=False,
                     proxy=self._proxy,
                     timeout=aiohttp.ClientTimeout(sock_connect=timeouts["connect"]),
                 )
-        body = _Body(response, timeouts["read"])
-        return httpx2.Response(response.status, headers=response.raw_headers, stream=body)
+        stream = _Body(response, seconds)
+        return httpx2.Response(response.status, headers=response.raw_headers, stream=stream)
 
     async def aclose(self) -> None:
         await self._session.close()

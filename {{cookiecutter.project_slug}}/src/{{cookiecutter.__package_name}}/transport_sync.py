@@ -32,11 +32,14 @@ REAP_SECONDS = 0.05
 
 SHORTEST_TIMEOUT = 0.001  # seconds; 0 would mean not to wait at all
 
+# So much is sent at once; of a longer body, each part has the time of a whole timeout.
+PART_BYTES = 65_536
+
 
 class _Stream(httpcore2.NetworkStream):
     """httpcore's, with fewer calls of the system: after each, a thread waits for its turn again.
 
-    What is written is sent with the next read, head and body together.
+    What is written is sent with the next read, head and body together, if it is not long.
     """
 
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
@@ -45,23 +48,39 @@ class _Stream(httpcore2.NetworkStream):
         self._timeout = self._socket.gettimeout()
         self._unsent = b""
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - of `read`
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._unsent += buffer
+        if len(self._unsent) > PART_BYTES:
+            self._send(timeout)
+
+    def _send(self, timeout: float | None) -> None:
+        unsent, self._unsent = memoryview(self._unsent), b""
+        try:
+            self._wait_at_most(timeout)
+            for start in range(0, len(unsent), PART_BYTES):
+                self._socket.sendall(unsent[start : start + PART_BYTES])
+        except TimeoutError as error:
+            raise httpcore2.WriteTimeout(str(error)) from error
+        except ConnectionError:
+            pass  # whoever hangs up may have answered before
+        except OSError as error:
+            raise httpcore2.WriteError(str(error)) from error
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            self._send(timeout)
         try:
-            if self._timeout != timeout:
-                self._socket.settimeout(timeout)
-                self._timeout = timeout
-            if self._unsent:
-                unsent, self._unsent = self._unsent, b""
-                with suppress(ConnectionError):  # whoever hangs up may have answered before
-                    self._socket.sendall(unsent)
+            self._wait_at_most(timeout)
             return self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout(str(error)) from error
         except OSError as error:
             raise httpcore2.ReadError(str(error)) from error
+
+    def _wait_at_most(self, timeout: float | None) -> None:
+        if self._timeout != timeout:
+            self._socket.settimeout(timeout)
+            self._timeout = timeout
 
     def start_tls(
         self,
@@ -209,9 +228,7 @@ class Transport(httpx2.BaseTransport):
         self._proxy = proxy_for(httpx2.URL(base_url))
         self._verify = tls_context()
         self._idle: deque[_Line] = deque()
-        self._busy: set[_Line] = set()
         self._calls: set[Call] = set()
-        self._is_closed = False
 
     @contextmanager
     def calling(self, deadline: Deadline) -> Iterator[None]:
@@ -233,7 +250,6 @@ class Transport(httpx2.BaseTransport):
             line = self._idle.pop()
         except IndexError:
             line = _Line(self._verify, self._proxy)
-        self._busy.add(line)
         call = current_call.get()
 
         def trace(event: str, info: dict[str, Any]) -> None:
@@ -246,17 +262,14 @@ class Transport(httpx2.BaseTransport):
             if line.has_unread():
                 line.hang_up()
             line.idle_since = time.monotonic()
-            self._busy.discard(line)
             self._idle.append(line)
-            if self._is_closed:
-                self.close()
 
         try:
             call.take(line)
             request.extensions["trace"] = trace
             # Until it is connected there is nothing to hang up.
             timeouts = request.extensions["timeout"]
-            timeouts["connect"] = call.at_most(timeouts["connect"])
+            timeouts["connect"] = call.at_most(timeouts["connect"] or CONNECT_SECONDS)
             response = line.transport.handle_request(request)
         except BaseException:
             give_back()
@@ -278,12 +291,9 @@ class Transport(httpx2.BaseTransport):
                     self._idle.popleft().transport.close()
 
     def close(self) -> None:
-        """End the calls under way, and close the lines: those in use, when they are back."""
-        self._is_closed = True
+        """End the calls under way, and close the lines that are not in use."""
         for call in list(self._calls):
             call.hang_up()
-        for line in list(self._busy):  # streams that have begun
-            line.hang_up()
         with suppress(IndexError):
             while True:
                 self._idle.pop().transport.close()
