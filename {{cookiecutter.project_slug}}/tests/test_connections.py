@@ -198,3 +198,23 @@ def test_a_long_body_arrives_whole(service: Service, offline: OfflineOpenAI) -> 
     messages = [{"role": "user", "content": str(number) * 1000} for number in range(300)]
     assert service.chat(messages=messages).is_success
     assert offline.received[0].body["messages"] == messages
+
+
+def test_an_answer_may_come_before_the_body_is_read(offline: OfflineOpenAI) -> None:
+    """Of somebody, say, who refuses what is too long, and hangs up."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with listener.accept()[0] as client:
+                    client.recv(1024)
+                    client.sendall(completion("no need to read on"))
+
+    messages = [{"role": "user", "content": "x" * 1000}] * 900
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        known = make_settings(offline, openai_base_url=url, max_attempts=1)
+        with serving(app.create_app(known)) as service:
+            assert service.chat(messages=messages).json()["reply"] == "no need to read on"
+        listener.shutdown(socket.SHUT_RDWR)

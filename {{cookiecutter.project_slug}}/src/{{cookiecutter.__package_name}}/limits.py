@@ -39,7 +39,7 @@ class Admission:
 
         Raises:
             Overloaded: too many wait already, or it took too long.
-            DeadlineExceeded: it took until then.
+            DeadlineExceeded: the deadline passed first.
             ShuttingDown: nobody is let in any more.
         """
         if self.is_closed:

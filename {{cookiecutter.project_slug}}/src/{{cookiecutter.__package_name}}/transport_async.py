@@ -5,7 +5,7 @@ that is two thirds of what a call costs when hundreds are under way.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import aiohttp
@@ -20,8 +20,8 @@ from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
 MAX_HEADERS = 1000
 MAX_HEADERS_BYTES = 102_400  # httpcore's limit
 
-# A body that is longer goes in parts, each of which has the time of a whole timeout.
-PART_BYTES = 65_536
+# Bytes a second: a long body has so much more time to be sent.
+SLOWEST_UPLOAD = 100_000
 
 
 @contextmanager
@@ -45,12 +45,6 @@ class _Connector(aiohttp.TCPConnector):
                 break
             connection.close()
         return connection
-
-
-async def _in_parts(body: bytes, went_on: Callable[[], None]) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), PART_BYTES):
-        yield body[start : start + PART_BYTES]
-        went_on()
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -93,21 +87,16 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeouts = request.extensions["timeout"]
-        # The body is sent as a whole.
+        # The body is sent as a whole: of one in parts, aiohttp would not hear an early answer.
         headers = [(k, v) for k, v in request.headers.multi_items() if k != "transfer-encoding"]
         seconds, body = timeouts["read"], await request.aread()
-        clock = asyncio.get_running_loop().time
         with _translated():
-            async with asyncio.timeout(seconds) as timeout:
-
-                def went_on() -> None:
-                    timeout.reschedule(None if seconds is None else clock() + seconds)
-
+            async with asyncio.timeout(seconds and seconds + len(body) / SLOWEST_UPLOAD):
                 response = await self._session.request(
                     request.method,
                     yarl.URL(str(request.url), encoded=True),
                     headers=headers,
-                    data=_in_parts(body, went_on) if len(body) > PART_BYTES else body or None,
+                    data=body or None,
                     allow_redirects=False,
                     proxy=self._proxy,
                     timeout=aiohttp.ClientTimeout(sock_connect=timeouts["connect"]),
