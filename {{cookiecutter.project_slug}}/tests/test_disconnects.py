@@ -133,6 +133,10 @@ def test_who_sends_no_body_may_leave_as_well(offline: OfflineOpenAI) -> None:
         assert ended.wait(10)
 
 
+def test_who_forgets_the_body_is_told_so(patient: Service) -> None:
+    assert patient.client.post("/v1/chat").status_code == 422
+
+
 def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI) -> None:
     """The answer is whole, and the caller may well close the connection then."""
     application = app.create_app(make_settings(offline))

@@ -31,7 +31,9 @@ def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
         yield service
 
 
-def test_who_finds_no_room_is_refused_at_once(narrow: Service, offline: OfflineOpenAI) -> None:
+def test_who_finds_no_room_is_refused_at_once(
+    narrow: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
     offline.script(Scripted(delay=60, times=3))
     with ExitStack() as callers:
         for _ in range(3):
@@ -41,6 +43,7 @@ def test_who_finds_no_room_is_refused_at_once(narrow: Service, offline: OfflineO
         response = narrow.chat()
         assert time.monotonic() - started < 1, "waited for its turn"
         assert response.json()["type"] == "urn:problem-type:overloaded"
+        assert "overloaded: Overloaded: This service has" in caplog.text
         assert narrow.stream().json()["type"] == "urn:problem-type:overloaded"
         assert int(response.headers["retry-after"]) >= 1
         assert narrow.client.get("/livez").is_success
