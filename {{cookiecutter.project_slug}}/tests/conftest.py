@@ -19,12 +19,12 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import (
     app,
     completions,
+    concurrency,
     connections,
     deadline,
     disconnects,
     errors,
     key_check,
-    limits,
     openai_service,
     retries,
     settings,
@@ -40,12 +40,12 @@ from dev.offline_openai import OfflineOpenAI, running
 __all__ = [
     "app",
     "completions",
+    "concurrency",
     "connections",
     "deadline",
     "disconnects",
     "errors",
     "key_check",
-    "limits",
     "openai_service",
     "retries",
     "settings",
@@ -99,9 +99,11 @@ def events(response: httpx2.Response) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def ask_without_reading(service: Service, endpoint: str) -> Iterator[socket.socket]:
-    """A caller who asks and reads no answer; who leaves at the end of the block."""
-    body = json.dumps(QUESTION)
+def ask_without_reading(
+    service: Service, endpoint: str, question: object = QUESTION
+) -> Iterator[socket.socket]:
+    """A client that asks, reads no answer, and disconnects at the end of the block."""
+    body = json.dumps(question)
     head = f"POST {endpoint} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
     url = httpx2.URL(service.url)
     with socket.socket() as caller:

@@ -75,6 +75,61 @@ def test_a_host_whose_addresses_are_all_silent_ends_with_the_deadline(
     assert problem["type"] == "urn:problem-type:deadline-exceeded"
 
 
+def test_a_hung_name_resolution_ends_with_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def resolve(host: Any, *others: Any, **named: Any) -> Any:
+        if host in ("openai.test", b"openai.test"):
+            answered.wait(20)
+            raise socket.gaierror
+        return getaddrinfo(host, *others, **named)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}
+    known = make_settings(offline, openai_base_url="http://openai.test/v1", **changed)
+    with serving(app.create_app(known)) as service:
+        started = time.monotonic()
+        problem = service.chat().json()
+        assert time.monotonic() - started < 4, "waited for the resolver"
+        answered.set()
+    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_no_further_address_is_tried_after_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may be connecting then, and has more addresses to try."""
+    # The key check would try them as well.
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        if host not in ("openai.test", b"openai.test"):
+            return getaddrinfo(host, *others, **named)
+        silent = getaddrinfo("127.0.0.1", *others, **named)
+        return silent + getaddrinfo("127.0.0.2", *others, **named)
+
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = full.getsockname()[1]
+        other = sockets.enter_context(socket.create_server(("127.0.0.2", port)))
+        for _ in range(3):  # more than it has room for, so that the next get no answer
+            caller = sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://openai.test:{port}/v1"
+        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.1, "max_attempts": 1}
+        with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
+            assert it.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
+        other.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
 UNASKED = "I am the answer to another request"
 
 

@@ -1,13 +1,9 @@
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextvars import copy_context
 
 import pytest
-from fastapi import BackgroundTasks
 
-from .conftest import Service, app, deadline, errors, events, limits, make_settings, serving
+from .conftest import Service, events
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -16,7 +12,7 @@ EXCEEDED = (504, "urn:problem-type:deadline-exceeded")
 
 @pytest.fixture
 def brief(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
-    return serve(deadline_seconds=0.3)
+    return serve(deadline_seconds=0.3, attempt_timeout_seconds=20)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -56,32 +52,3 @@ def test_a_stream_that_has_begun_may_outlast_the_deadline(
 ) -> None:
     offline.script(Scripted(reply="one two three four", chunk_delay=0.12))
     assert events(brief.stream())[-1][0] == "done"
-
-
-def test_no_call_is_begun_after_the_deadline() -> None:
-    """Which it shares with the calls before it, and with the wait for a place."""
-
-    def call() -> None:
-        deadline.current_caller.set(deadline.Caller(waits_since=time.monotonic() - 6))
-        with deadline.deadline_in(5):
-            pytest.fail("the call was begun")
-
-    with pytest.raises(errors.DeadlineExceeded):
-        copy_context().run(call)
-
-
-def test_what_is_left_to_the_background_has_deadlines_of_its_own(offline: OfflineOpenAI) -> None:
-    application = app.create_app(make_settings(offline))
-    has_passed: Future[bool] = Future()
-
-    async def finish() -> None:
-        await asyncio.sleep(0.4)
-        has_passed.set_result(deadline.Deadline(0.3).has_passed())
-
-    @application.post("/later", dependencies=[limits.Admitted])
-    async def later(background: BackgroundTasks) -> None:
-        background.add_task(finish)
-
-    with serving(application) as service:
-        assert service.client.post("/later").is_success
-        assert not has_passed.result(timeout=10)

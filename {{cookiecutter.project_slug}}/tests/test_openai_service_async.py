@@ -1,12 +1,22 @@
 """What a new endpoint takes: attempts, deadline and problems come with `call`."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from fastapi import APIRouter
+from openai.pagination import AsyncCursorPage
 from pydantic import BaseModel
 
-from .conftest import Service, app, make_settings, openai_service, serving
+from .conftest import (
+    Service,
+    app,
+    ask_without_reading,
+    make_settings,
+    openai_service,
+    serving,
+    wait_until,
+)
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 router = APIRouter(prefix="/v1")
@@ -54,11 +64,20 @@ async def poem(service: openai_service.Service) -> str:
     return response.output_text
 
 
+@router.get("/files")
+async def files(service: openai_service.Service) -> list[str]:
+    page = await service.call(lambda client: client.files.list())
+    if isinstance(page, AsyncCursorPage):
+        return [file.id async for file in page]
+    return await asyncio.to_thread(lambda: [file.id for file in page])
+
+
 @pytest.fixture(scope="module")
 def service(_offline: OfflineOpenAI) -> Iterator[Service]:
-    application = app.create_app(make_settings(_offline))
+    application = app.create_app(make_settings(_offline, max_concurrency=1, max_queue=0))
     application.include_router(router)
     with serving(application) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
         yield service
 
 
@@ -104,3 +123,37 @@ def test_responses(service: Service, offline: OfflineOpenAI) -> None:
         Scripted(path="/v1/responses", status=500), Scripted(path="/v1/responses", body=POEM)
     )
     assert service.client.post("/v1/poem").json() == "Roses are red."
+
+
+def test_an_endpoint_cannot_bypass_the_limit(service: Service, offline: OfflineOpenAI) -> None:
+    """The limit is inside `call`: an endpoint has nothing to declare."""
+    offline.script(Scripted(delay=60), Scripted(path="/v1/embeddings", delay=60))
+    with ask_without_reading(service, "/v1/chat"):
+        wait_until(lambda: offline.received)
+        response = service.client.post("/v1/embeddings", json={"texts": ["one"]})
+        assert response.json()["type"] == "urn:problem-type:overloaded"
+    service.settle()
+    with ask_without_reading(service, "/v1/embeddings", {"texts": ["one"]}):
+        wait_until(lambda: len(offline.received) == 2)
+        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
+    service.settle()
+
+
+PAGE = """{
+    "object": "list", "has_more": %s, "data": [{
+        "id": "%s", "object": "file", "bytes": 1, "created_at": 1, "filename": "a",
+        "purpose": "batch", "status": "processed"
+    }]
+}"""
+
+
+def test_further_pages_can_be_read_after_the_call(service: Service, offline: OfflineOpenAI) -> None:
+    """They have neither slot nor deadline then, and leave no connection behind."""
+    assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(2):
+        offline.script(Scripted(path="/v1/files", body=PAGE % ("true", "one")))
+        offline.script(Scripted(path="/v1/files", body=PAGE % ("false", "two")))
+        assert service.client.get("/v1/files").json() == ["one", "two"]
+        assert service.chat().is_success
+    assert offline.connections <= before

@@ -7,7 +7,16 @@ import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from .conftest import Service, app, make_settings, openai_service, serving
+from .conftest import (
+    Service,
+    app,
+    ask_without_reading,
+    concurrency,
+    make_settings,
+    openai_service,
+    serving,
+    wait_until,
+)
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 router = APIRouter(prefix="/v1")
@@ -53,11 +62,17 @@ def poem(service: openai_service.Service) -> str:
     return response.output_text
 
 
+@router.get("/files")
+def files(service: openai_service.Service) -> list[str]:
+    return [file.id for file in service.call(lambda client: client.files.list())]
+
+
 @pytest.fixture(scope="module")
 def service(_offline: OfflineOpenAI) -> Iterator[Service]:
-    application = app.create_app(make_settings(_offline))
+    application = app.create_app(make_settings(_offline, max_concurrency=1, max_queue=0))
     application.include_router(router)
     with serving(application) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
         yield service
 
 
@@ -105,13 +120,53 @@ def test_responses(service: Service, offline: OfflineOpenAI) -> None:
     assert service.client.post("/v1/poem").json() == "Roses are red."
 
 
-def test_calls_outside_of_a_request_wait_and_end_too(offline: OfflineOpenAI) -> None:
-    """In a script or a thread of one's own there is no caller who could leave."""
+def test_an_endpoint_cannot_bypass_the_limit(service: Service, offline: OfflineOpenAI) -> None:
+    """The limit is inside `call`: an endpoint has nothing to declare."""
+    offline.script(Scripted(delay=60), Scripted(path="/v1/embeddings", delay=60))
+    with ask_without_reading(service, "/v1/chat"):
+        wait_until(lambda: offline.received)
+        response = service.client.post("/v1/embeddings", json={"texts": ["one"]})
+        assert response.json()["type"] == "urn:problem-type:overloaded"
+    service.settle()
+    with ask_without_reading(service, "/v1/embeddings", {"texts": ["one"]}):
+        wait_until(lambda: len(offline.received) == 2)
+        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
+    service.settle()
+
+
+PAGE = """{
+    "object": "list", "has_more": %s, "data": [{
+        "id": "%s", "object": "file", "bytes": 1, "created_at": 1, "filename": "a",
+        "purpose": "batch", "status": "processed"
+    }]
+}"""
+
+
+def test_further_pages_can_be_read_after_the_call(service: Service, offline: OfflineOpenAI) -> None:
+    """They have neither slot nor deadline then, and leave no connection behind."""
+    assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(2):
+        offline.script(Scripted(path="/v1/files", body=PAGE % ("true", "one")))
+        offline.script(Scripted(path="/v1/files", body=PAGE % ("false", "two")))
+        assert service.client.get("/v1/files").json() == ["one", "two"]
+        assert service.chat().is_success
+    assert offline.connections <= before
+
+
+def test_calls_outside_of_a_request_queue_and_retry_too(offline: OfflineOpenAI) -> None:
+    """As a script or a thread of one's own makes them, which no client can disconnect from."""
     offline.script(Scripted(path="/v1/models", status=500))
+    known = make_settings(offline, max_concurrency=1)
+    opened = openai_service.OpenAIService.open(known, concurrency.ConcurrencyLimiter(known))
 
-    async def count() -> int:
-        async with openai_service.OpenAIService.open(make_settings(offline)) as service:
-            return len(service.call(lambda client: client.models.list()).data)
+    async def count() -> list[int]:
+        async with opened as service:
+            calls = [asyncio.to_thread(count_models, service) for _ in range(3)]
+            return await asyncio.gather(*calls)
 
-    assert asyncio.run(count()) == 1
-    assert len(offline.received) == 2
+    def count_models(service: openai_service.OpenAIService) -> int:
+        return len(service.call(lambda client: client.models.list()).data)
+
+    assert asyncio.run(count()) == [1, 1, 1]
+    assert len(offline.received) == 4

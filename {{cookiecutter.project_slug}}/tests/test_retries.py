@@ -1,6 +1,7 @@
 """What is tried again, and after how long: measured at the upstream."""
 
 import math
+import random
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -99,11 +100,20 @@ def test_a_stream_that_has_begun_is_not_tried_again(
     assert len(offline.received) == 1
 
 
-def test_waits_grow_up_to_their_bounds(service: Service, offline: OfflineOpenAI) -> None:
-    """Full jitter: any wait from nothing up to 0.5 and 1 s, plus what a busy machine adds."""
+@pytest.mark.parametrize(("chance", "expected"), [(min, (0, 0)), (max, (0.5, 1))])
+def test_waits_are_random_up_to_bounds_that_double(
+    chance: Callable[[float, float], float],
+    expected: tuple[float, float],
+    service: Service,
+    offline: OfflineOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exponential backoff with full jitter; a busy machine adds to the waits."""
+    monkeypatch.setattr(random, "uniform", chance)
     offline.script(Scripted(status=500, times=2))
     assert service.chat().is_success
-    assert all(wait < bound + 0.5 for wait, bound in zip(waits(offline), (0.5, 1), strict=True))
+    for wait, bound in zip(waits(offline), expected, strict=True):
+        assert bound - TOLERANCE < wait < bound + 0.4
 
 
 @pytest.mark.parametrize(

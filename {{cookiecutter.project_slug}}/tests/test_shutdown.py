@@ -8,17 +8,17 @@ from types import FrameType
 
 import pytest
 
-from .conftest import PACKAGE, errors, limits, make_settings, shutdown, wait_until
+from .conftest import PACKAGE, concurrency, errors, make_settings, shutdown, wait_until
 from dev.offline_openai import OfflineOpenAI
 
 # A program that is told to stop, and whose event loop is blocked inside, or lives on after it.
 TOLD = f"""
 import asyncio, os, signal, sys, time
-from {PACKAGE} import limits, settings, shutdown
+from {PACKAGE} import concurrency, settings, shutdown
 
 async def main():
     known = settings.Settings(openai_api_key="sk-4ZpQ8vK2mN7rT1xW5yB9", openai_model="gpt-test")
-    with shutdown.GracefulShutdown(limits.Admission(known), set(), 0.1):
+    with shutdown.GracefulShutdown(concurrency.ConcurrencyLimiter(known), set(), 0.1):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(float(sys.argv[1]))
     time.sleep(0.6)
@@ -53,14 +53,14 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def admission(offline: OfflineOpenAI) -> limits.Admission:
-    return limits.Admission(make_settings(offline))
+def limiter(offline: OfflineOpenAI) -> concurrency.ConcurrencyLimiter:
+    return concurrency.ConcurrencyLimiter(make_settings(offline))
 
 
 def stopping(
-    admission: limits.Admission, grace_seconds: float, *requests: "asyncio.Task[bool]"
+    limiter: concurrency.ConcurrencyLimiter, grace_seconds: float, *requests: "asyncio.Task[bool]"
 ) -> shutdown.GracefulShutdown:
-    return shutdown.GracefulShutdown(admission, set(requests), grace_seconds)
+    return shutdown.GracefulShutdown(limiter, set(requests), grace_seconds)
 
 
 async def request() -> "tuple[asyncio.Event, asyncio.Task[bool]]":
@@ -69,15 +69,16 @@ async def request() -> "tuple[asyncio.Event, asyncio.Task[bool]]":
     return end, asyncio.create_task(end.wait())
 
 
-def test_a_signal_waits_for_the_requests(server: Server, admission: limits.Admission) -> None:
+def test_a_signal_waits_for_the_requests(
+    server: Server, limiter: concurrency.ConcurrencyLimiter
+) -> None:
     async def main() -> None:
         end, running = await request()
-        with stopping(admission, 60, running):
+        with stopping(limiter, 60, running):
             signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(0.05)
             with pytest.raises(errors.ShuttingDown):
-                async with admission.place():
-                    pass
+                limiter.enter()
             assert server.told == []
             end.set()
             await server.until_told()
@@ -88,11 +89,11 @@ def test_a_signal_waits_for_the_requests(server: Server, admission: limits.Admis
 
 
 def test_a_signal_waits_no_longer_than_the_grace(
-    server: Server, admission: limits.Admission
+    server: Server, limiter: concurrency.ConcurrencyLimiter
 ) -> None:
     async def main() -> None:
         end, running = await request()
-        with stopping(admission, 0.05, running):
+        with stopping(limiter, 0.05, running):
             signal.raise_signal(signal.SIGINT)
             await server.until_told()
         end.set()
@@ -101,12 +102,14 @@ def test_a_signal_waits_no_longer_than_the_grace(
     assert server.told == [signal.SIGTERM], "after a SIGINT, a worker waits for its threads"
 
 
-def test_ctrl_c_again_does_not_wait(server: Server, admission: limits.Admission) -> None:
+def test_ctrl_c_again_does_not_wait(
+    server: Server, limiter: concurrency.ConcurrencyLimiter
+) -> None:
     """But the SIGTERM that a supervisor sends after a Ctrl-C is no second wish."""
 
     async def main() -> None:
         end, running = await request()
-        with stopping(admission, 60, running):
+        with stopping(limiter, 60, running):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(0.05)
@@ -130,11 +133,13 @@ def test_a_blocked_event_loop_does_not_keep_the_process(seconds_inside: str, pri
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 
-def test_outside_of_the_main_thread_signals_are_left_alone(admission: limits.Admission) -> None:
+def test_outside_of_the_main_thread_signals_are_left_alone(
+    limiter: concurrency.ConcurrencyLimiter,
+) -> None:
     def serve() -> None:
         async def main() -> None:
             before = signal.getsignal(signal.SIGTERM)
-            with stopping(admission, 1):
+            with stopping(limiter, 1):
                 found.append(signal.getsignal(signal.SIGTERM) is before)
 
         asyncio.run(main())

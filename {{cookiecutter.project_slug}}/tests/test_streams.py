@@ -100,6 +100,26 @@ def test_connections_are_used_again(service: Service, offline: OfflineOpenAI) ->
     assert offline.connections <= before
 
 
+def test_a_connection_whose_body_ends_late_is_used_again(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """Some time after the last event, when the client has all there is."""
+    chunk = {"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}
+    late_end = Scripted(
+        body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n: {30 * '.'}\n\n",
+        content_type="text/event-stream",
+        chunk_delay=0.004,  # a byte
+    )
+    assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(2):
+        offline.script(late_end)
+        assert events(service.stream())[-1][0] == "done"
+        wait_until(lambda: offline.received[-1].finished)
+        assert service.chat().is_success
+    assert offline.connections <= before
+
+
 def test_an_upstream_that_does_not_end_keeps_nobody(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:

@@ -10,10 +10,11 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 
 from . import chat, health
+from .body_limit import BodyLimit
+from .concurrency import ConcurrencyLimiter
 from .disconnects import CancelOnDisconnect
 from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
-from .limits import Admission, LimitBody
 from .openai_service import OpenAIService
 from .settings import Settings, load_settings
 from .shutdown import GracefulShutdown, RunningRequests
@@ -23,7 +24,7 @@ from .telemetry import RequestIdMiddleware
 class State(TypedDict):
     """What a handler finds in `request.state`."""
 
-    admission: Admission
+    limiter: ConcurrencyLimiter
     openai_service: OpenAIService
     key_check: KeyCheck
 
@@ -50,14 +51,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        admission = Admission(settings)
+        limiter = ConcurrencyLimiter(settings)
         key_check = KeyCheck(settings)
         checking = asyncio.create_task(key_check.run())
-        with GracefulShutdown(admission, running, settings.shutdown_grace_seconds):
-            async with OpenAIService.open(settings) as openai_service:
+        with GracefulShutdown(limiter, running, settings.shutdown_grace_seconds):
+            async with OpenAIService.open(settings, limiter) as openai_service:
                 _settle_garbage_collection()
                 yield {
-                    "admission": admission,
+                    "limiter": limiter,
                     "openai_service": openai_service,
                     "key_check": key_check,
                 }
@@ -72,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # The last one added is the outermost.
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerForBugs)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(RunningRequests, tasks=running)

@@ -8,8 +8,6 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .deadline import current_caller
-
 # For threads, which nobody can cancel: whether they should stop.
 current_handling: ContextVar[anyio.CancelScope] = ContextVar("current_handling")
 
@@ -82,8 +80,6 @@ class CancelOnDisconnect:
                 if message["type"] == "http.response.body" and not message.get("more_body"):
                     # What goes on in the background is not for the caller.
                     incoming.end()
-                    if caller := current_caller.get(None):
-                        caller.is_answered = True
                 await _send_in_time(send, message, handling)
 
             try:

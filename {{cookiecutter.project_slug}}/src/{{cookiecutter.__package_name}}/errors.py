@@ -78,6 +78,7 @@ class ModelNotAllowed(ServiceError):
 
 class Overloaded(ServiceError):
     status, type, title = 503, "overloaded", "This service has as much to do as it can"
+    retry_after = 1.0
 
 
 class ShuttingDown(ServiceError):

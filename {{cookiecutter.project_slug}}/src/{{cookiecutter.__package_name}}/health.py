@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
+from .concurrency import ConcurrencyLimiter
 from .key_check import KeyCheck, KeyStatus
-from .limits import Admission
 
 router = APIRouter(tags=["health"])
 
@@ -22,9 +22,9 @@ async def _key_check(request: Request) -> KeyCheck:
     return check
 
 
-async def _admission(request: Request) -> Admission:
-    admission: Admission = request.state.admission
-    return admission
+async def _limiter(request: Request) -> ConcurrencyLimiter:
+    limiter: ConcurrencyLimiter = request.state.limiter
+    return limiter
 
 
 @router.get("/livez")
@@ -36,12 +36,10 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(
     key_check: Annotated[KeyCheck, Depends(_key_check)],
-    admission: Annotated[Admission, Depends(_admission)],
+    limiter: Annotated[ConcurrencyLimiter, Depends(_limiter)],
     response: Response,
 ) -> Readiness:
     """200 from when OpenAI has accepted the key until the service is told to stop."""
-    ready = key_check.status is KeyStatus.ACCEPTED and not admission.is_closed
+    ready = key_check.status is KeyStatus.ACCEPTED and not limiter.is_closed
     response.status_code = 200 if ready else 503
-    return Readiness(
-        ready=ready, openai_api_key=key_check.status, shutting_down=admission.is_closed
-    )
+    return Readiness(ready=ready, openai_api_key=key_check.status, shutting_down=limiter.is_closed)

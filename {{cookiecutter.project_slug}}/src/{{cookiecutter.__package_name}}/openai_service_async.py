@@ -10,8 +10,9 @@ from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from tenacity import AsyncRetrying
 
 from .completions import to_params, to_reply
+from .concurrency import ConcurrencyLimiter
 from .connections import attempt_timeout
-from .deadline import deadline_in
+from .deadline import Deadline
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -23,13 +24,16 @@ T = TypeVar("T")
 
 
 class OpenAIService:
-    def __init__(self, client: AsyncOpenAI, settings: Settings) -> None:
+    def __init__(
+        self, client: AsyncOpenAI, limiter: ConcurrencyLimiter, settings: Settings
+    ) -> None:
         self._client = client
+        self._limiter = limiter
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
         async with AsyncOpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
@@ -37,24 +41,40 @@ class OpenAIService:
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultAsyncHttpx2Client(transport=Transport(settings.openai_base_url)),
         ) as client:
-            yield cls(client, settings)
+            yield cls(client, limiter, settings)
 
     async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
 
         `send` may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`.
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline.
 
         Raises:
-            ServiceError: of OpenAI's failures, the last one; `DeadlineExceeded` if time ran out.
+            Overloaded, ShuttingDown: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
         """
+        result = await self._begin(send)
+        self._limiter.release()
+        return result
+
+    async def _begin(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        """Make the call and keep its slot, unless it fails."""
 
         async def attempt() -> T:
             return await send(self._client)
 
-        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
-            async with asyncio.timeout(deadline.remaining()):
-                return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
+        deadline = Deadline(self._settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            await self._limiter.wait(ticket, deadline)
+        try:
+            with deadline.enforced(), translated():
+                async with asyncio.timeout(deadline.remaining()):
+                    return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
+        except BaseException:
+            self._limiter.release()
+            raise
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
@@ -65,9 +85,14 @@ class OpenAIService:
         return await self.call(send)
 
     async def stream(self, request: ChatRequest) -> ChatStream:
-        """Return once the first chunk is there: until then, a failure is tried again."""
+        """Return once the first chunk is there: until then, a failure is tried again.
+
+        The stream keeps its slot until it is closed. Raises as `call` does.
+        """
         params = to_params(request, self._settings, stream=True)
-        return await self.call(lambda client: ChatStream.open(client, params))
+        return await self._begin(
+            lambda client: ChatStream.open(client, params, self._limiter.release)
+        )
 
 
 async def _from_state(request: Request) -> OpenAIService:

@@ -5,10 +5,9 @@ The client is sync: called in an `async def` handler, it would stop the event lo
 
 import asyncio
 import concurrent.futures
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,8 +17,9 @@ from openai import DefaultHttpx2Client, OpenAI
 from tenacity import Retrying
 
 from .completions import to_params, to_reply
+from .concurrency import ConcurrencyLimiter
 from .connections import attempt_timeout
-from .deadline import deadline_in
+from .deadline import Deadline
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -29,23 +29,31 @@ from .upstream import translated
 
 T = TypeVar("T")
 
-# For `def` handlers that do not call OpenAI.
+# For `def` handlers that do not call OpenAI, and for calls that are refused at once: a call that
+# waits for a slot holds its thread.
 SPARE_THREADS = 8
 
 
 class OpenAIService:
-    def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: OpenAI,
+        transport: Transport,
+        limiter: ConcurrencyLimiter,
+        settings: Settings,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._transport = transport
+        self._limiter = limiter
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
         # Its own size of 40 would be the limit that nobody chose.
         pool = anyio.to_thread.current_default_thread_limiter()
-        pool.total_tokens = settings.max_concurrency + SPARE_THREADS
+        pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
         transport = Transport(settings.openai_base_url)
         reaper = asyncio.create_task(transport.reap())
         with OpenAI(
@@ -55,59 +63,79 @@ class OpenAIService:
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(transport=transport),
         ) as client:
-            yield cls(client, transport, settings)
+            yield cls(client, transport, limiter, settings)
         reaper.cancel()
 
     def call(self, send: Callable[[OpenAI], T]) -> T:
-        """Call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
 
         `send` may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`. Call this in a thread,
-        as FastAPI does for `def` handlers.
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline.
+
+        Call this in a thread, as FastAPI does for `def` handlers.
 
         Raises:
-            ServiceError: of OpenAI's failures, the last one; `DeadlineExceeded` if time ran out.
+            Overloaded, ShuttingDown: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
         """
+        result = self._begin(send)
+        self._limiter.release()
+        return result
+
+    def _begin(self, send: Callable[[OpenAI], T]) -> T:
+        """Make the call and keep its slot, unless it fails."""
 
         def attempt() -> T:
-            _stop_if_caller_left()
+            _stop_if_cancelled()
             return send(self._client)
 
-        with (
-            deadline_in(self._settings.deadline_seconds) as deadline,
-            translated(),
-            self._transport.calling(deadline),
-        ):
-            try:
-                return Retrying(sleep=_sleep, **policy(self._settings, deadline))(attempt)
-            except Exception:
-                _stop_if_caller_left()  # of whom no failure need be told
-                raise
+        deadline = Deadline(self._settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            _wait(lambda: self._limiter.wait(ticket, deadline))
+        try:
+            with deadline.enforced(), translated(), self._transport.calling(deadline):
+                try:
+                    return Retrying(
+                        sleep=lambda seconds: _wait(lambda: anyio.sleep(seconds)),
+                        **policy(self._settings, deadline),
+                    )(attempt)
+                except Exception:
+                    _stop_if_cancelled()  # the failure is then no matter of the log
+                    raise
+        except BaseException:
+            self._limiter.release()
+            raise
 
     def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
         return self.call(lambda client: to_reply(client.post(**params)))
 
     def stream(self, request: ChatRequest) -> ChatStream:
-        """Return once the first chunk is there: until then, a failure is tried again."""
-        stream = ChatStream(to_params(request, self._settings, stream=True), self._loop)
-        self.call(stream.open)
+        """Return once the first chunk is there: until then, a failure is tried again.
+
+        The stream keeps its slot until it is closed. Raises as `call` does.
+        """
+        params = to_params(request, self._settings, stream=True)
+        stream = ChatStream(params, self._loop, self._limiter.release)
+        self._begin(stream.open)
         return stream
 
 
-def _stop_if_caller_left() -> None:
-    with suppress(NoEventLoopError):  # outside of a request nobody can leave
+def _stop_if_cancelled() -> None:
+    with suppress(NoEventLoopError):  # outside of a request
         from_thread.check_cancelled()
 
 
-def _sleep(seconds: float) -> None:
-    """Wait, but not for a caller who has left."""
+def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Wait on the event loop, where a client disconnect ends the wait."""
     try:
-        from_thread.run(anyio.sleep, seconds)
+        from_thread.run(wait)
     except concurrent.futures.CancelledError:
         from_thread.check_cancelled()
     except NoEventLoopError:  # outside of a request
-        time.sleep(seconds)
+        asyncio.run(wait())
 
 
 async def _from_state(request: Request) -> OpenAIService:

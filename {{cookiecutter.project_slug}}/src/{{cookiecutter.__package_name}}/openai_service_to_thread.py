@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Annotated, Self, TypeVar
 
-import anyio
 from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI
 from tenacity import AsyncRetrying
 
 from .completions import to_params, to_reply
+from .concurrency import ConcurrencyLimiter
 from .connections import attempt_timeout
-from .deadline import deadline_in
+from .deadline import Deadline
 from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
@@ -31,14 +31,21 @@ SPARE_THREADS = 8
 
 
 class OpenAIService:
-    def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: OpenAI,
+        transport: Transport,
+        limiter: ConcurrencyLimiter,
+        settings: Settings,
+    ) -> None:
         self._client = client
         self._transport = transport
+        self._limiter = limiter
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
         # Its own size, 6 threads on 2 cores, would be the limit that nobody chose.
         executor = ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS)
         asyncio.get_running_loop().set_default_executor(executor)
@@ -51,40 +58,61 @@ class OpenAIService:
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(transport=transport),
         ) as client:
-            yield cls(client, transport, settings)
+            yield cls(client, transport, limiter, settings)
         reaper.cancel()
 
     async def call(self, send: Callable[[OpenAI], T]) -> T:
-        """Call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
 
         `send` runs in a thread and may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`. Waits hold no thread.
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline, and would
+        block the event loop.
+
+        Waiting, for the slot or between attempts, holds no thread.
 
         Raises:
-            ServiceError: of OpenAI's failures, the last one; `DeadlineExceeded` if time ran out.
+            Overloaded, ShuttingDown: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
         """
+        result = await self._begin(send)
+        self._limiter.release()
+        return result
+
+    async def _begin(self, send: Callable[[OpenAI], T]) -> T:
+        """Make the call and keep its slot, unless it fails."""
 
         async def attempt() -> T:
             return await asyncio.to_thread(send, self._client)
 
-        with deadline_in(self._settings.deadline_seconds) as deadline, translated():
-            async with asyncio.timeout(deadline.remaining()):
-                with self._transport.calling(deadline):
-                    return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
+        deadline = Deadline(self._settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            await self._limiter.wait(ticket, deadline)
+        try:
+            with deadline.enforced(), translated():
+                async with asyncio.timeout(deadline.remaining()):
+                    with self._transport.calling(deadline):
+                        return await AsyncRetrying(**policy(self._settings, deadline))(attempt)
+        except BaseException:
+            self._limiter.release()
+            raise
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         params = to_params(request, self._settings)
         return await self.call(lambda client: to_reply(client.post(**params)))
 
     async def stream(self, request: ChatRequest) -> ChatStream:
-        """Return once the first chunk is there: until then, a failure is tried again."""
+        """Return once the first chunk is there: until then, a failure is tried again.
+
+        The stream keeps its slot until it is closed. Raises as `call` does.
+        """
         params = to_params(request, self._settings, stream=True)
-        stream = ChatStream(params, asyncio.get_running_loop())
+        stream = ChatStream(params, asyncio.get_running_loop(), self._limiter.release)
         try:
-            await self.call(stream.open)
+            await self._begin(stream.open)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await stream.aclose()
+            stream.abort()
             raise
         return stream
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .limits import Admission
+from .concurrency import ConcurrencyLimiter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,9 +45,9 @@ class GracefulShutdown:
     """
 
     def __init__(
-        self, admission: Admission, running: Set[asyncio.Task[Any]], grace_seconds: float
+        self, limiter: ConcurrencyLimiter, running: Set[asyncio.Task[Any]], grace_seconds: float
     ) -> None:
-        self._admission = admission
+        self._limiter = limiter
         self._running = running
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class GracefulShutdown:
         self._stopping = self._loop.create_task(self._stop())
 
     async def _stop(self) -> None:
-        self._admission.is_closed = True
+        self._limiter.is_closed = True
         if self._running:
             await asyncio.wait(set(self._running), timeout=self._grace_seconds)
         if not self._is_passed_on:

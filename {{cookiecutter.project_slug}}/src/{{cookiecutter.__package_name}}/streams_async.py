@@ -1,6 +1,7 @@
 """Streamed replies of the async client."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -13,20 +14,27 @@ from .completions import DRAIN_SECONDS, StreamedReply
 class ChatStream:
     """To be closed."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, release: Callable[[], None]) -> None:
         self.reply = StreamedReply(response.request)
         self._response = response
+        self._release = release
         self._reads = response.aiter_bytes()
 
     @classmethod
-    async def open(cls, client: AsyncOpenAI, params: dict[str, Any]) -> Self:
-        """Send the request, and read until the first chunk has come."""
-        stream = cls(await client.post(**params))
+    async def open(
+        cls, client: AsyncOpenAI, params: dict[str, Any], release: Callable[[], None]
+    ) -> Self:
+        """Send the request, and read until the first chunk has come.
+
+        Once it is open, closing it calls `release`.
+        """
+        response = await client.post(**params)
+        stream = cls(response, release)
         try:
             while not stream.reply.has_begun:
                 stream.reply.feed(await stream.read())
         except BaseException:
-            await stream.aclose()
+            await response.aclose()
             raise
         return stream
 
@@ -42,4 +50,5 @@ class ChatStream:
                         while await self.read():
                             pass
         finally:
+            self._release()
             await self._response.aclose()

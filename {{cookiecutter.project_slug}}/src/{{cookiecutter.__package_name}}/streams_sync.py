@@ -5,7 +5,7 @@ Taken chunk by chunk, each would cost a trip to a thread and back.
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -24,9 +24,12 @@ class ChatStream:
 
     reply: StreamedReply
 
-    def __init__(self, params: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, params: dict[str, Any], loop: asyncio.AbstractEventLoop, release: Callable[[], None]
+    ) -> None:
         self._params = params
         self._loop = loop
+        self._release = release
         self._call: Call | None = None
         self._arrived = asyncio.Event()
         self._changed = threading.Condition()
@@ -39,7 +42,10 @@ class ChatStream:
         self._error: Exception | None = None
 
     def open(self, client: OpenAI) -> None:
-        """Send the request, and read until the first chunk has come."""
+        """Send the request, and read until the first chunk has come.
+
+        Once it is open, closing it calls `release`.
+        """
         self._call = current_call.get()
         response: httpx2.Response = client.post(**self._params)
         try:
@@ -96,6 +102,11 @@ class ChatStream:
         return read
 
     async def aclose(self) -> None:
+        self._release()
+        self.abort()
+
+    def abort(self) -> None:
+        """End the thread that reads, whether the stream is open or about to be."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()

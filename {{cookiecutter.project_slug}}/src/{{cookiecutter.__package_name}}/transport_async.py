@@ -73,7 +73,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._proxy = proxy_for(httpx2.URL(base_url))
         self._session = aiohttp.ClientSession(
             connector=_Connector(
-                limit=0,  # `limits` is the one limit
+                limit=0,  # `concurrency` is the one limit
                 keepalive_timeout=KEEPALIVE_SECONDS,
                 ssl=tls_context(),
             ),

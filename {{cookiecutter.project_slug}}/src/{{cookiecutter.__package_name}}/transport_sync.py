@@ -6,12 +6,14 @@ only way to end its call is to shut the socket down under it.
 """
 
 import asyncio
+import math
 import socket
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -111,13 +113,10 @@ class _Backend(httpcore2.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         call = current_call.get()
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore2.ConnectError(str(error)) from error
-        for *_, address in found:
+        timeout = timeout or CONNECT_SECONDS
+        for *_, address in _resolve(host, port, call.at_most(timeout)):
             call.check()
-            seconds = call.at_most(timeout or CONNECT_SECONDS)
+            seconds = call.at_most(timeout)
             try:
                 return _Stream(
                     super().connect_tcp(
@@ -127,6 +126,25 @@ class _Backend(httpcore2.SyncBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+
+def _resolve(host: str, port: int, seconds: float) -> list[Any]:
+    """`socket.getaddrinfo` with a timeout: it has none, and no other thread can end it."""
+    found: Future[list[Any]] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, daemon=True).start()
+    try:
+        return found.result(seconds)
+    except TimeoutError as error:
+        raise httpcore2.ConnectTimeout(f"The name {host} was not resolved in time.") from error
+    except (OSError, UnicodeError) as error:
+        raise httpcore2.ConnectError(str(error)) from error
 
 
 class _Line:
@@ -173,15 +191,15 @@ class Call:
         return has_left or self._deadline.has_passed()
 
     def hang_up(self) -> None:
-        self._deadline.end()
+        self._deadline.expire()
         with self._lock:
             self._is_over = True
             if self._line:
                 self._line.hang_up()
 
     def check(self) -> None:
-        """Raises ReadError if somebody has hung up."""
-        if self._is_over:
+        """Raises ReadError if the call was ended, or has no time left."""
+        if self._is_over or self._deadline.has_passed():
             raise httpx2.ReadError("The call is over.")
 
     def take(self, line: _Line) -> None:
@@ -246,11 +264,14 @@ class Transport(httpx2.BaseTransport):
             current_call.reset(token)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        call = current_call.get(None)
+        if call is None:  # the client was used outside of `OpenAIService.call`
+            with self.calling(Deadline(math.inf)):
+                return self.handle_request(request)
         try:
             line = self._idle.pop()
         except IndexError:
             line = _Line(self._verify, self._proxy)
-        call = current_call.get()
 
         def trace(event: str, info: dict[str, Any]) -> None:
             if event.endswith(CONNECTED):
