@@ -19,6 +19,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from pydantic import BaseModel
 
+from .conftest import wait_until
 from dev import offline_openai
 from dev.offline_openai import OfflineOpenAI, Received, Scripted, main, running
 
@@ -354,6 +355,7 @@ def test_a_delay_beyond_the_timeout_times_out(
     offline.script(Scripted(delay=60))
     with pytest.raises(openai.APITimeoutError):
         ask(client, timeout=0.05)
+    wait_until(lambda: offline.received)  # a late one would be answered in the next test
 
 
 def test_a_dropped_connection_is_a_connection_error(

@@ -134,6 +134,7 @@ def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         from_thread.run(wait)
     except concurrent.futures.CancelledError:
         from_thread.check_cancelled()
+        raise
     except NoEventLoopError:  # outside of a request
         asyncio.run(wait())
 
