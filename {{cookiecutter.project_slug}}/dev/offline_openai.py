@@ -44,7 +44,7 @@ class Scripted:
     headers: Mapping[str, str] = field(default_factory=dict)  # added to ours, or replacing them
     delay: float = 0.0  # seconds before anything is sent
     drop: bool = False  # close the connection without an answer
-    body: str | None = None  # sent as it stands, whatever the request was
+    body: str | bytes | None = None  # sent as it stands, whatever the request was
     content_type: str = "application/json"  # of any answer but a stream made from `reply`
     reply: str | None = None  # what the model says; in a stream one chunk a word
     words: int | None = None  # repeat or cut the reply to this many words
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
             await self.stream(start(status, headers | changed), answer, request, step)
             return
         text = dumps(answer) if step.body is None else step.body
-        content = text.encode(errors="replace")
+        content = text if isinstance(text, bytes) else text.encode(errors="replace")
         headers["content-length"] = str(len(content))
         data = start(status, headers | changed)
         if step.cut_after is not None:

@@ -135,7 +135,6 @@ def test_an_error_body_may_have_anything_in_it(
         '{"choices": [null]}',
         '{"choices": [{"delta": "Hello."}]}',
         '{"choices": [{"delta": {"content": 3}}]}',
-        '{"choices": [], "usage": "much"}',
         "[]",
         "{",
     ],
@@ -235,11 +234,11 @@ def test_the_log_does_not_quote_what_openai_says_at_length(
     hasty: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     offline.script(Scripted(status=400, message="long " * 1000))
-    offline.script(Scripted(body='{"choices": [{"message": {"content": ["a secret plan"]}}]}'))
+    offline.script(Scripted(body='{"choices": [{"message": {"content": {"a": "secret plan"}}}]}'))
     hasty.chat()
     hasty.chat()
     assert max(len(record.getMessage()) for record in caplog.records) < 1000
-    assert "a secret plan" not in caplog.text
+    assert "secret plan" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,74 +7,113 @@ its part of a stream.
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import openai
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from .errors import BrokenReply, ModelNotAllowed
 from .schemas import ChatDone, ChatReply, ChatRequest, Usage
 from .settings import Settings
 from .sse import Decoder
+from .upstream import error_in
 
-# What remains to be read after the last chunk is the end of the body. How long it may take, in
-# seconds: only then can the connection be used again.
+# How long reading the end of the body may take after the last event, in seconds: only a connection
+# that is read to its end can be used again.
 DRAIN_SECONDS = 0.5
 
+# Parts of a `content` that are the reply; others hold what a model thought, say.
+TEXT_TYPES = ("text", "output_text")
 
-class _Text(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
+
+class _Part(BaseModel):
+    type: Any = "text"
+    text: str | None = None
+
+
+class _Message(BaseModel):
+    content: str | list[str | _Part] | None = None
+    refusal: Any = None
 
     def text(self) -> str:
-        return self.content or self.refusal or ""
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+        if isinstance(self.content, list):
+            parts = [_Part(text=part) if isinstance(part, str) else part for part in self.content]
+            text = "".join(part.text or "" for part in parts if part.type in TEXT_TYPES)
+        else:
+            text = self.content or ""
+        return text or _string(self.refusal) or ""
 
 
 class _Choice(BaseModel):
-    message: _Text
-    finish_reason: str
+    message: _Message | None = None  # of a whole reply
+    delta: _Message | None = None  # of a chunk
+    finish_reason: Any = None
 
 
-class _Completion(BaseModel):
-    model: str
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+class _Reply(BaseModel):
+    """A whole reply, or a chunk of one.
+
+    Metadata is `Any`: no reply that was paid for is thrown away for it. Text has to be readable.
+    """
+
+    choices: list[_Choice] | None = None  # none in the chunk with the usage
+    model: Any = None
+    usage: Any = None
 
 
-class _ChunkChoice(BaseModel):
-    delta: _Text | None = None
-    finish_reason: str | None = None
+class _Usage(BaseModel):
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    total_tokens: NonNegativeInt
 
 
-class _Chunk(BaseModel):
-    model: str | None = None
-    choices: list[_ChunkChoice] = []  # none in the last one, with the usage
-    usage: _Usage | None = None
-    error: Any = None
+def _parse(data: bytes, response: httpx2.Response) -> _Reply:
+    """Read a body, or the data of an event, of a response with status 200.
 
-
-T = TypeVar("T", bound=BaseModel)
-
-
-def _parse(kind: type[T], data: bytes) -> T:
-    """Raises BrokenReply: the SDK hands on whatever came with status 200."""
+    Raises:
+        openai.APIStatusError: it is an error all the same.
+        BrokenReply: it cannot be read.
+    """
+    if found := error_in(data, response):
+        raise found
     try:
-        return kind.model_validate_json(data)
+        return _Reply.model_validate_json(data)
     except ValidationError:
         pass
     try:
-        # Halves of surrogate pairs, perhaps, which JSON can hold and UTF-8 cannot.
-        clean = json.dumps(json.loads(data), ensure_ascii=False).encode(errors="replace")
-        return kind.model_validate_json(clean)
+        # Perhaps it has control characters, bytes that are not UTF-8, or halves of surrogate pairs,
+        # which JSON can hold and UTF-8 cannot.
+        body = json.loads(data.decode("utf-8-sig", errors="replace"), strict=False)
+        clean = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+        return _Reply.model_validate_json(clean)
     except (ValueError, RecursionError) as error:
         raise BrokenReply from error
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _asked_model(response: httpx2.Response) -> str:
+    """The model of the request, for a reply that names none."""
+    model: str = json.loads(response.request.read())["model"]
+    return model
+
+
+def _to_usage(usage: Any) -> Usage | None:  # noqa: ANN401 - any JSON
+    """None for one that is missing, empty or partial."""
+    if not usage:  # as in nearly all chunks: an exception would cost more than the rest of them
+        return None
+    try:
+        counts = _Usage.model_validate(usage)
+    except ValidationError:
+        return None
+    return Usage(
+        input_tokens=counts.prompt_tokens,
+        output_tokens=counts.completion_tokens,
+        total_tokens=counts.total_tokens,
+    )
 
 
 def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> dict[str, Any]:
@@ -94,9 +133,11 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.max_output_tokens is not None:
-        body["max_completion_tokens"] = request.max_output_tokens
+        body[settings.max_tokens_parameter] = request.max_output_tokens
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body["stream"] = True
+        if settings.stream_usage:
+            body["stream_options"] = {"include_usage": True}
     return {
         "path": "/chat/completions",
         "cast_to": httpx2.Response,
@@ -106,78 +147,100 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
 
 
 def to_reply(response: httpx2.Response) -> ChatReply:
-    """Raises BrokenReply if it is none."""
-    completion = _parse(_Completion, response.content)
-    choice = completion.choices[0]
+    """
+    Raises:
+        openai.APIStatusError: it is an error, although its status is 200.
+        BrokenReply: it is no reply.
+    """
+    return _to_reply(response.content, response)
+
+
+def _to_reply(body: bytes, response: httpx2.Response) -> ChatReply:
+    reply = _parse(body, response)
+    choice = reply.choices[0] if reply.choices else _Choice()
+    if choice.message is None:
+        raise BrokenReply("choices.0.message (missing)")
     return ChatReply(
         reply=choice.message.text(),
-        model=completion.model,
-        finish_reason=choice.finish_reason,
-        usage=_to_usage(completion.usage),
-    )
-
-
-def _to_usage(usage: _Usage | None) -> Usage | None:
-    if usage is None:
-        return None
-    return Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
+        model=_string(reply.model) or _asked_model(response),
+        finish_reason=_string(choice.finish_reason),
+        usage=_to_usage(reply.usage),
     )
 
 
 class StreamedReply:
     """What the bytes of a streamed reply say."""
 
-    def __init__(self, request: httpx2.Request) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         self.has_begun = False
-        """Whether a chunk has come."""
+        """Whether the model is at work: from then on, a failure is not tried again."""
         self.is_over = False
-        """Whether the last one has."""
-        self._request = request
+        """Whether the last event has come."""
+        self._response = response
         self._decoder = Decoder()
+        self._before_events: bytes | None = b""  # None from the first event on
         self._texts: list[str] = []
         self._error: Exception | None = None
-        self._model = ""
+        self._has_choice = False
+        self._model: str | None = None
         self._finish_reason: str | None = None
-        self._usage: _Usage | None = None
+        self._usage: Usage | None = None
 
     def feed(self, read: bytes) -> None:
         """Take note of what was read; `b""` is the end.
 
         Raises:
-            BrokenReply, openai.APIError: instead of a first chunk; later ones wait their turn.
+            BrokenReply, openai.APIError: the reply has not begun; after that, `texts` raises it.
         """
         try:
-            for data in self._decoder.feed(read):
-                if data == b"[DONE]":
-                    self._end()
-                    return
-                self._add(_parse(_Chunk, data))
-            if not read:
-                self._end()
+            self._feed(read)
         except (BrokenReply, openai.APIError) as error:
             if not self.has_begun:
                 raise
             self._error = error
 
-    def _add(self, chunk: _Chunk) -> None:
-        if chunk.error:
-            message = chunk.error.get("message") if isinstance(chunk.error, dict) else None
-            raise openai.APIError(str(message), self._request, body=chunk.error)
-        self.has_begun = True
-        self._model = chunk.model or self._model
-        self._usage = chunk.usage or self._usage
+    def _feed(self, read: bytes) -> None:
+        for event in self._decoder.feed(read):
+            self._before_events = None
+            data = event.strip()
+            if data == b"[DONE]":
+                self._end()
+                return
+            if data and data != b"null":
+                self._add(_parse(data, self._response))
+        if self._before_events is not None:
+            self._before_events += read
+        if not read:
+            if self._before_events:
+                self._add_whole(_to_reply(self._before_events, self._response))
+            elif self._finish_reason is None:
+                raise BrokenReply("the stream ended with neither a finish_reason nor [DONE]")
+            self._end()
+
+    def _add(self, chunk: _Reply) -> None:
+        self._model = _string(chunk.model) or self._model
+        self._usage = _to_usage(chunk.usage) or self._usage
         if chunk.choices:
             choice = chunk.choices[0]
-            self._finish_reason = choice.finish_reason or self._finish_reason
-            if choice.delta:
-                self._texts.append(choice.delta.text())
+            text = choice.delta.text() if choice.delta else ""
+            self._texts.append(text)
+            self._finish_reason = _string(choice.finish_reason) or self._finish_reason
+            # The first choice often announces no more than a role: a failure after it costs little
+            # to try again. With a second one, however empty, the model is at work and paid; one
+            # that reasons may go on like that for longer than the deadline.
+            self.has_begun = self._has_choice or bool(text or self._finish_reason)
+            self._has_choice = True
+
+    def _add_whole(self, reply: ChatReply) -> None:
+        """Of a server that does not stream."""
+        self._texts.append(reply.reply)
+        self._model, self._usage = reply.model, reply.usage
+        self._finish_reason = reply.finish_reason
+        self.has_begun = True
 
     def _end(self) -> None:
-        if self._finish_reason is None:
-            raise BrokenReply("the stream ended without a finish_reason")
+        if not self.has_begun:
+            raise BrokenReply("the stream ended without a reply")
         self.is_over = True
 
     async def texts(self, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[str]:
@@ -192,11 +255,19 @@ class StreamedReply:
             elif self.is_over:
                 return
             else:
-                self.feed(await read())
+                self.feed(await self._read_on(read))
+
+    async def _read_on(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        try:
+            return await read()
+        except httpx2.RequestError:
+            if self._finish_reason is None:
+                raise
+            return b""  # the reply is whole: only its usage may be missing
 
     def to_done(self) -> ChatDone:
         return ChatDone(
-            model=self._model,
-            finish_reason=self._finish_reason or "",
-            usage=_to_usage(self._usage),
+            model=self._model or _asked_model(self._response),
+            finish_reason=self._finish_reason,
+            usage=self._usage,
         )

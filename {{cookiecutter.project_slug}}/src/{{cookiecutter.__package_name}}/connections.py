@@ -15,7 +15,7 @@ CONNECT_SECONDS = 5.0
 
 
 def attempt_timeout(settings: Settings) -> httpx2.Timeout:
-    seconds = settings.attempt_timeout_seconds
+    seconds = settings.attempt_timeout_seconds or settings.deadline_seconds
     return httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
 
 

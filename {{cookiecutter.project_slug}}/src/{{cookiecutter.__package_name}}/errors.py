@@ -142,11 +142,17 @@ class UpstreamTimeout(UpstreamError):
     status, type, title = 504, "upstream-timeout", "OpenAI took too long"
 
 
+def _fields(error: ValidationError) -> str:
+    """What is wrong where. Its own text quotes what was to be validated: the conversation."""
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    fields = (f"{'.'.join(map(str, e['loc'])) or 'the whole'} ({e['type']})" for e in wrong)
+    return f"{error.title}: {', '.join(fields)}"
+
+
 def log(error: ServiceError) -> None:
     """Tell the operator what the caller is not told."""
     cause = error.__cause__ or error
-    # A ValidationError's own text quotes what was to be validated: the conversation.
-    text = cause.title if isinstance(cause, ValidationError) else str(cause) or error.title
+    text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or error.title
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
         "%s: %s: %s",

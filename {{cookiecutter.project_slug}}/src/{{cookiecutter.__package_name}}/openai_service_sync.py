@@ -24,7 +24,7 @@ from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
 from .streams import ChatStream
-from .transport import Transport
+from .transport import Transport, show_error
 from .upstream import translated
 
 T = TypeVar("T")
@@ -61,7 +61,9 @@ class OpenAIService:
             base_url=settings.openai_base_url,
             timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
-            http_client=DefaultHttpx2Client(transport=transport),
+            http_client=DefaultHttpx2Client(
+                transport=transport, event_hooks={"response": [show_error]}
+            ),
         ) as client:
             yield cls(client, transport, limiter, settings)
         reaper.cancel()

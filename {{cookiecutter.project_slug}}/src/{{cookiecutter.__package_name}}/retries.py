@@ -4,6 +4,7 @@ The SDK's own retries are off: three times three would be nine paid calls.
 """
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import openai
@@ -17,8 +18,6 @@ from .upstream import retry_after, translate
 
 logger = logging.getLogger(__name__)
 
-# The SDK's own list, https://github.com/openai/openai-python#retries
-RETRIED_STATUSES = frozenset({408, 409, 429})
 RETRIED_ERRORS = (
     errors.UpstreamUnreachable,
     errors.UpstreamTimeout,
@@ -32,6 +31,7 @@ backoff = wait_random_exponential(multiplier=0.5, max=8)
 
 
 def is_retried(error: BaseException) -> bool:
+    """As the SDK does, https://github.com/openai/openai-python#retries, but not without money."""
     ours = translate(error)
     if isinstance(ours, errors.UpstreamQuotaExhausted):
         return False
@@ -39,9 +39,10 @@ def is_retried(error: BaseException) -> bool:
         asked = error.response.headers.get("x-should-retry")
         if asked in ("true", "false"):
             return asked == "true"
-        return error.status_code in RETRIED_STATUSES or error.status_code >= 500
     if isinstance(error, openai.APIError) and type(ours) is errors.UpstreamError:
-        return True  # an error inside a stream has no status: this is its 5xx
+        # Inside a stream of the SDK an error has no status: this is its 5xx.
+        status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
+        return status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return isinstance(ours, RETRIED_ERRORS)
 
 

@@ -38,7 +38,7 @@ class Usage(BaseModel):
 class ChatReply(BaseModel):
     reply: str
     model: str
-    finish_reason: str
+    finish_reason: str | None
     usage: Usage | None
 
 
@@ -52,7 +52,7 @@ class ChatDone(BaseModel):
     """The event `done` that ends a stream."""
 
     model: str
-    finish_reason: str
+    finish_reason: str | None
     usage: Usage | None
 
 

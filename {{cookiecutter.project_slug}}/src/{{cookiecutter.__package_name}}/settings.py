@@ -59,10 +59,18 @@ class Settings(BaseSettings):
     """Further models that requests may name, separated by commas."""
 
     max_attempts: PositiveInt = 4
-    attempt_timeout_seconds: Seconds = 30
-    """How long OpenAI may stay silent in one attempt, and between two chunks of a stream."""
+    attempt_timeout_seconds: Seconds | None = None
+    """How long OpenAI may stay silent in one attempt, and between two chunks of a stream.
+
+    Unset, it is `deadline_seconds`: an attempt then has all the time that the deadline leaves, and
+    no reply is asked for, and paid, a second time while the first is still being generated.
+    """
     deadline_seconds: Seconds = 60
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
+    stream_usage: bool = True
+    """Whether streams ask for their usage; some servers refuse `stream_options`."""
+    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """What `max_output_tokens` is called; older servers know `max_tokens` only."""
 
     max_concurrency: PositiveInt = 200
     """Calls of OpenAI at once, in each worker: about what a core carries at half a second each."""

@@ -30,9 +30,14 @@ class Decoder:
 
 
 def _data(block: bytes) -> bytes:
-    """Comments and other fields left out, several lines of data joined."""
+    """Comments and other fields left out, several lines of data joined.
+
+    Of an event called `error`, as its member of that name.
+    """
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[len(b"data: ") :]  # as OpenAI writes them all
     lines = block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     values = [line[len(b"data:") :] for line in lines if line.startswith(b"data:")]
-    return b"\n".join(value.removeprefix(b" ") for value in values)
+    data = b"\n".join(value.removeprefix(b" ") for value in values)
+    is_error = b"event: error" in lines or b"event:error" in lines
+    return b'{"error": %b}' % data if data and is_error else data

@@ -15,7 +15,7 @@ class ChatStream:
     """To be closed."""
 
     def __init__(self, response: httpx2.Response, release: Callable[[], None]) -> None:
-        self.reply = StreamedReply(response.request)
+        self.reply = StreamedReply(response)
         self._response = response
         self._release = release
         self._reads = response.aiter_bytes()

@@ -49,7 +49,7 @@ class ChatStream:
         self._call = current_call.get()
         response: httpx2.Response = client.post(**self._params)
         try:
-            self.reply = StreamedReply(response.request)
+            self.reply = StreamedReply(response)
             reads = response.iter_bytes()
             while not self.reply.has_begun:
                 self.reply.feed(next(reads, b""))

@@ -24,6 +24,7 @@ import httpx2
 from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 from .disconnects import current_handling
+from .upstream import error_in
 
 # The events of httpx's `trace` extension that tell which socket a request will go over; before
 # the dot they name the kind of connection, say through a proxy.
@@ -318,3 +319,10 @@ class Transport(httpx2.BaseTransport):
         with suppress(IndexError):
             while True:
                 self._idle.pop().transport.close()
+
+
+def show_error(response: httpx2.Response) -> None:
+    """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
+    is_json = response.is_success and "json" in response.headers.get("content-type", "")
+    if is_json and (error := error_in(response.read(), response)):
+        response.status_code = error.status_code
