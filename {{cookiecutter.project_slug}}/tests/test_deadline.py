@@ -52,3 +52,28 @@ def test_a_stream_that_has_begun_may_outlast_the_deadline(
 ) -> None:
     offline.script(Scripted(reply="one two three four", chunk_delay=0.12))
     assert events(brief.stream())[-1][0] == "done"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_reply_has_all_the_time_of_the_deadline(
+    endpoint: str, serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """And is asked for, and paid, only once."""
+    service = serve(attempt_timeout_seconds=None, deadline_seconds=3)
+    offline.script(Scripted(delay=2, reply="slow"))
+    response = service.post(endpoint)
+    assert response.status_code == 200
+    assert "slow" in response.text
+    assert len(offline.received) == 1
+
+
+def test_a_stream_may_be_silent_for_as_long_as_the_deadline(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(attempt_timeout_seconds=None, deadline_seconds=0.5)
+    offline.script(Scripted(hang_after=1))
+    started = time.monotonic()
+    *_, (name, problem) = events(service.stream())
+    assert 0.5 < time.monotonic() - started < 4
+    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-timeout")
+    assert len(offline.received) == 1

@@ -97,6 +97,23 @@ def test_embeddings(service: Service, offline: OfflineOpenAI) -> None:
     assert len(offline.received) == 2, "a failure is tried again"
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "attempts"),
+    [
+        ('{"error": {"code": 429}}', "upstream-rate-limited", 4),
+        ('{"error": {"code": 401}}', "upstream-credentials", 1),
+        ('{"object": "error", "code": 500}', "upstream-error", 4),
+    ],
+)
+def test_an_error_under_status_200_is_that_error(
+    error: str, kind: str, attempts: int, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(path="/v1", body=error, times=4))
+    problem = service.client.post("/v1/embeddings", json={"texts": ["one"]}).json()
+    assert problem["type"] == f"urn:problem-type:{kind}"
+    assert len(offline.received) == attempts
+
+
 def test_structured_outputs(service: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(status=500), Scripted(reply='{"city": "Oslo", "celsius": -3}'))
     assert service.client.post("/v1/forecast").json() == {"city": "Oslo", "celsius": -3}

@@ -122,6 +122,8 @@ def test_waits_are_random_up_to_bounds_that_double(
         ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "300", "retry-after": "60"}, 0.3),
         ({"retry-after-ms": "soon", "retry-after": "0.3"}, 0.3),
+        ({"retry-after": "300ms"}, 0.3),
+        ({"retry-after": "0m0.2s100ms"}, 0.3),
     ],
 )
 def test_openai_says_how_long_to_wait(
@@ -143,7 +145,19 @@ def test_openai_says_until_when_to_wait(service: Service, offline: OfflineOpenAI
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize(
     "nonsense",
-    ["-5", "0", "nan", "inf", "1e999", "soon", "", "Mon, 01 Jan 2001 00:00:00 GMT"],
+    [
+        "-5",
+        "0",
+        "nan",
+        "inf",
+        "1e999",
+        "soon",
+        "",
+        "Mon, 01 Jan 2001 00:00:00 GMT",
+        "0s",
+        "1x",
+        "m",
+    ],
 )
 def test_a_senseless_wait_is_not_obeyed(
     nonsense: str, service: Service, offline: OfflineOpenAI
@@ -156,7 +170,16 @@ def test_a_senseless_wait_is_not_obeyed(
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
-    ("asked", "told"), [("100", "100"), ("99.2", "100"), ("999999999", "86400")]
+    ("asked", "told"),
+    [
+        ("100", "100"),
+        ("99.2", "100"),
+        ("999999999", "86400"),
+        ("6m0s", "360"),
+        ("1h2m3.5s", "3724"),
+        ("99s", "99"),
+        ("99999999h", "86400"),
+    ],
 )
 def test_a_wait_beyond_the_deadline_is_handed_to_the_caller(
     endpoint: str, asked: str, told: str, service: Service, offline: OfflineOpenAI

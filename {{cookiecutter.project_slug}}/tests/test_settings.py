@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import KEY, settings
+from .conftest import KEY, connections, settings
 
 ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
 
@@ -35,6 +35,15 @@ def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.Mo
 
 def test_empty_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, MAX_ATTEMPTS="", OPENAI_BASE_URL="").max_attempts == 4
+
+
+def test_an_attempt_has_all_the_time_of_the_deadline_unless_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = load(monkeypatch, DEADLINE_SECONDS="300")
+    assert connections.attempt_timeout(loaded).read == 300
+    loaded = load(monkeypatch, DEADLINE_SECONDS="300", ATTEMPT_TIMEOUT_SECONDS="7")
+    assert connections.attempt_timeout(loaded).read == 7
 
 
 def test_what_is_missing_is_named_in_one_line() -> None:
@@ -95,6 +104,8 @@ def test_a_real_key_may_hold_any_word(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DEADLINE_SECONDS", "inf"),
         ("PORT", "70000"),
         ("LOG_LEVEL", "LOUD"),
+        ("STREAM_USAGE", "perhaps"),
+        ("MAX_TOKENS_PARAMETER", "tokens"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(

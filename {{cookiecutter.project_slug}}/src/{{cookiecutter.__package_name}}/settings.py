@@ -69,7 +69,9 @@ class Settings(BaseSettings):
     """How long all attempts and waits of one call may take; a stream's until its first chunk."""
     stream_usage: bool = True
     """Whether streams ask for their usage; some servers refuse `stream_options`."""
-    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    max_tokens_parameter: Annotated[
+        Literal["max_completion_tokens", "max_tokens"], BeforeValidator(str.lower)
+    ] = "max_completion_tokens"
     """What `max_output_tokens` is called; older servers know `max_tokens` only."""
 
     max_concurrency: PositiveInt = 200
