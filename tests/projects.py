@@ -25,6 +25,7 @@ FILES = {
     "src/chat_service/__main__.py",
     "src/chat_service/app.py",
     "src/chat_service/body_limit.py",
+    "src/chat_service/causes.py",
     "src/chat_service/chat.py",
     "src/chat_service/completions.py",
     "src/chat_service/concurrency.py",

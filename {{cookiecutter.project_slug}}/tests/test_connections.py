@@ -205,7 +205,7 @@ def test_what_the_environment_names_wrongly_is_named(
     monkeypatch.setenv(name, value)
     known = make_settings(offline, openai_base_url="https://openai.test/v1")
     with pytest.raises(settings.SettingsError, match=name):
-        asyncio.run(key_check.try_key(known))
+        asyncio.run(key_check.try_key(known, seconds=5))
 
 
 @pytest.mark.parametrize(

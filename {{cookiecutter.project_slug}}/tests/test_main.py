@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -76,22 +77,57 @@ def test_what_it_cannot_start_with_it_names_in_one_line(offline: OfflineOpenAI) 
     )
     socks = "socks5://user:secret@127.0.0.1:9"
     with (
+        running(Scripted(status=403, code="account_deactivated")) as deactivated,
         process(OPENAI_MODEL="gpt-test") as keyless,
         process(**env(offline)) as rejected,
+        process(**env(deactivated)) as refused,
         process(**env(offline, ALL_PROXY=socks)) as unknown,
     ):
+        deactivated.script(Scripted(path="/v1/models", status=401))  # before it has started
         status, printed = keyless.end()
         assert status == 78
         assert printed.startswith("OPENAI_API_KEY is not set: ")
         assert printed.count("\n") == 1
 
-        sentence = "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.\n"
-        assert rejected.end() == (78, sentence)
+        sentence = "OPENAI_API_KEY is rejected: {} answered {}. Put a valid key in its place.\n"
+        model = f"GET {offline.url}/models/gpt-test"
+        assert rejected.end() == (78, sentence.format(model, "401 invalid_api_key"))
+        chat = f"POST {deactivated.url}/chat/completions"
+        assert refused.end() == (78, sentence.format(chat, "403 account_deactivated"))
 
         status, printed = unknown.end()
         assert status == 78
         assert printed.startswith("ALL_PROXY names no proxy ")
         assert printed.count("\n") == 1
+
+
+def test_what_is_no_verdict_on_the_key_delays_the_start_by_two_seconds_at_most() -> None:
+    """It is logged once, although the key is tried before the server listens and after."""
+
+    def check(answer: Scripted, state: str, seen: str) -> None:
+        with running() as offline, process(**env(offline)) as service:
+            offline.script(answer)
+            wait_until(lambda: offline.received, seconds=60)
+            url = service.url()
+            assert httpx2.get(f"{url}/livez").is_success
+            # It would be 10 s; of what this is, most is for a busy machine.
+            assert time.monotonic() - offline.received[0].at < 6
+            wait_until(lambda: offline.received[1:])
+            if state != "unchecked":
+                wait_until(lambda: readyz(url) == state)
+                assert service.log.read_text().count(seen) == 1
+
+    answers = [
+        (Scripted(path="/v1/models", delay=60, times=2), "unchecked", ""),
+        (Scripted(path="/v1/models", status=503, times=9), "unreachable", "answered 503"),
+    ]
+    with ThreadPoolExecutor() as pool:
+        for checked in [pool.submit(check, *each) for each in answers]:
+            checked.result()
+
+
+def readyz(url: str) -> str:
+    return str(httpx2.get(f"{url}/readyz").json()["openai_api_key"])
 
 
 def test_it_serves_and_stops() -> None:

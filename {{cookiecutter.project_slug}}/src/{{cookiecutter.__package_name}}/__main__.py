@@ -1,6 +1,5 @@
 """`python -m` this package: the service, with its settings applied."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -24,11 +23,11 @@ def main() -> None:
     try:
         settings = load_settings()
         # Before any worker is there: a supervisor would start one that refuses again and again.
-        key_status = asyncio.run(key_check.try_key(settings))
+        verdict = key_check.try_key_at_start(settings)
     except SettingsError as error:
         _refuse(str(error))
-    if key_status is key_check.KeyStatus.REJECTED:
-        _refuse(key_check.SENTENCES[key_status])
+    if verdict.status is key_check.KeyStatus.REJECTED:
+        _refuse(verdict.sentence)
     uvicorn.run(
         f"{__package__}.app:create_app",
         factory=True,

@@ -32,17 +32,16 @@ from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .causes import describe
 from .schemas import Problem
 from .telemetry import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# Of what OpenAI says, in the log; and of what is wrong with a body, in the answer.
-LONGEST_TEXT = 500
+# Of what is wrong with a body, in the answer.
 MOST_ERRORS = 20
 
 # FastAPI's words, under status 400, for what is no JSON for other reasons than its syntax.
@@ -142,23 +141,14 @@ class UpstreamTimeout(UpstreamError):
     status, type, title = 504, "upstream-timeout", "OpenAI took too long"
 
 
-def _fields(error: ValidationError) -> str:
-    """What is wrong where. Its own text quotes what was to be validated: the conversation."""
-    wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    fields = (f"{'.'.join(map(str, e['loc'])) or 'the whole'} ({e['type']})" for e in wrong)
-    return f"{error.title}: {', '.join(fields)}"
-
-
 def log(error: ServiceError) -> None:
     """Tell the operator what the caller is not told."""
     cause = error.__cause__ or error
-    text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or error.title
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
-        "%s: %s: %s",
+        "%s: %s",
         error.type,
-        type(cause).__name__,
-        text[:LONGEST_TEXT],
+        describe(error),
         extra={
             "upstream_status": getattr(cause, "status_code", None),
             "upstream_code": getattr(cause, "code", None),

@@ -39,7 +39,7 @@ async def readyz(
     limiter: Annotated[ConcurrencyLimiter, Depends(_limiter)],
     response: Response,
 ) -> Readiness:
-    """200 from when OpenAI has accepted the key until the service is told to stop."""
-    ready = key_check.status is KeyStatus.ACCEPTED and not limiter.is_closed
+    """200 from when OpenAI would let a chat in until the service is told to stop."""
+    ready = key_check.is_ready and not limiter.is_closed
     response.status_code = 200 if ready else 503
     return Readiness(ready=ready, openai_api_key=key_check.status, shutting_down=limiter.is_closed)

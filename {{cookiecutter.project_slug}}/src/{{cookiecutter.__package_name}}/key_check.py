@@ -1,20 +1,36 @@
-"""Whether OpenAI accepts our key, asked in the cheapest way: for one model's description."""
+"""Whether a chat would be let in: asked before anybody chats, and as cheaply as possible.
+
+First `GET /models/{model}`, which is free. Where the answer is no verdict (a restricted key, a
+server without that path), a dry call settles it: a chat without messages, which is authenticated
+and then refused.
+"""
 
 import asyncio
 import logging
+import re
+import threading
+from collections.abc import Awaitable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import openai
-from openai.types import Model
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from .connections import proxy_for, tls_context
+from .causes import describe
+from .connections import CONNECT_SECONDS, proxy_for, tls_context
+from .errors import UpstreamCredentials, UpstreamModelUnavailable, UpstreamQuotaExhausted
 from .settings import Settings
+from .upstream import BY_CODE
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10.0
+START_SECONDS = 1.5  # by so much may the check at start delay the server
 LONGEST_WAIT_SECONDS = 60
 
 
@@ -22,75 +38,216 @@ class KeyStatus(StrEnum):
     UNCHECKED = "unchecked"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
-    RESTRICTED = "restricted"
+    MODEL_UNAVAILABLE = "model-unavailable"
+    WRONG_ADDRESS = "wrong-address"
     UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
 
+
+READY = frozenset({KeyStatus.ACCEPTED, KeyStatus.UNKNOWN})
+LEVELS = {KeyStatus.ACCEPTED: logging.INFO, KeyStatus.UNKNOWN: logging.WARNING}  # others: ERROR
 
 SENTENCES = {
-    KeyStatus.REJECTED: "OpenAI rejects OPENAI_API_KEY: put a valid key in its place.",
-    KeyStatus.RESTRICTED: "OPENAI_API_KEY may not read models: give it that permission.",
-    KeyStatus.UNREACHABLE: "OPENAI_API_KEY is not checked yet: OpenAI cannot be reached.",
-    KeyStatus.ACCEPTED: "OpenAI accepts OPENAI_API_KEY.",
+    KeyStatus.ACCEPTED: "OPENAI_API_KEY is accepted: {seen}.",
+    KeyStatus.REJECTED: "OPENAI_API_KEY is rejected: {seen}. Put a valid key in its place.",
+    KeyStatus.MODEL_UNAVAILABLE: "OPENAI_MODEL {model!a} is not available: {seen}.",
+    KeyStatus.WRONG_ADDRESS: (
+        "OPENAI_BASE_URL does not lead to an OpenAI API: {seen}. Should it end in /v1?"
+    ),
+    KeyStatus.UNREACHABLE: "OPENAI_API_KEY is not checked yet: {seen}.",
+    KeyStatus.UNKNOWN: "Ready, but it is unknown whether OPENAI_API_KEY is accepted: {seen}.",
 }
 
+# Azure's and Mistral's codes for `model_not_found`.
+MODEL_CODES = frozenset({"DeploymentNotFound", "invalid_model"})
 
-async def try_key(settings: Settings) -> KeyStatus:
-    """Ask once. Takes `TIMEOUT_SECONDS` at most, apart from resolving the host's name.
+# Gemini and xAI refuse a wrong key with status 400 and say so only in the message.
+NAMES_KEY = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
+
+# A code or content type that may be logged: nothing long, no text, and nothing like a key.
+WORD = re.compile(r"[A-Za-z_./+-]{1,64}|[0-9]{1,6}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    status: KeyStatus
+    sentence: str = ""
+    """For the operator: what was seen and what to do about it."""
+
+
+class _Answer:
+    """An HTTP response of what may be any kind of server."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.body: Any = None
+        with suppress(ValueError, RecursionError):
+            self.body = response.json()
+        error = _error_in(self.body, response.is_success)
+        self.code, self.type = str(error.get("code") or ""), str(error.get("type") or "")
+        self.known = BY_CODE.get(self.code) or BY_CODE.get(self.type)
+        self.message = str(error.get("message") or "")
+        self.status = response.status_code
+        if response.is_success and re.fullmatch("[45][0-9]{2}", self.code):
+            self.status = int(self.code)  # an error under status 200
+        content_type = response.headers.get("content-type", "").partition(";")[0]
+        self.is_page = self.body is None and (
+            content_type == "text/html" or self.status in (200, 400, 422)
+        )
+        detail = content_type if self.is_page else self.code or self.type
+        self.seen = str(response.status_code)
+        if response.has_redirect_location:
+            self.seen += f" to {_shown(response.headers['location'])}"
+        elif WORD.fullmatch(detail) and detail != self.seen:
+            self.seen += f" {detail}"
+
+    def has_model(self) -> bool:
+        """Whether it is a model, or a list of models."""
+        listed = self.body.get("data") if isinstance(self.body, dict) else self.body
+        first = listed[0] if isinstance(listed, list) and listed else self.body
+        return self.status == 200 and isinstance(first, dict) and bool(first.get("id"))
+
+    def verdict(self) -> KeyStatus | None:
+        """What is certain whichever request was answered."""
+        if self.known is UpstreamCredentials:
+            return KeyStatus.REJECTED
+        if self.known is UpstreamModelUnavailable or MODEL_CODES & {self.code, self.type}:
+            return KeyStatus.MODEL_UNAVAILABLE
+        if self.status >= 500 or self.status == 407:  # 407 is a proxy's
+            return KeyStatus.UNREACHABLE
+        return None
+
+    def dry_call_verdict(self, model: str) -> KeyStatus:
+        if self.known is UpstreamQuotaExhausted:
+            return KeyStatus.UNKNOWN
+        if verdict := self.verdict():
+            return verdict
+        if self.status == 404 and model in self.message:  # the URL does not hold it
+            return KeyStatus.MODEL_UNAVAILABLE
+        if self.is_page or self.status in (404, 405) or 300 <= self.status < 400:
+            return KeyStatus.WRONG_ADDRESS
+        has_refused_content = self.status in (400, 422)
+        if self.status in (401, 403) or (has_refused_content and NAMES_KEY.search(self.message)):
+            return KeyStatus.REJECTED
+        # Some servers answer even a chat without messages.
+        is_reply = self.status == 200 and isinstance(self.body, dict) and "choices" in self.body
+        return KeyStatus.ACCEPTED if has_refused_content or is_reply else KeyStatus.UNKNOWN
+
+
+def _error_in(body: Any, is_success: bool) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    if isinstance(body, list) and body:
+        body = body[0]  # Gemini's errors
+    if not isinstance(body, dict):
+        return {}
+    error = body.get("error")
+    if isinstance(error, dict):
+        return error
+    if error:
+        return body | {"message": error}
+    # vLLM's errors are bare.
+    return {} if is_success and body.get("object") != "error" else body
+
+
+def _shown(url: str) -> str:
+    """Without what may be secret."""
+    return str(httpx2.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+
+
+async def _answer(sent: Awaitable[httpx2.Response]) -> _Answer:
+    try:
+        return _Answer(await sent)
+    except openai.APIStatusError as error:
+        return _Answer(error.response)
+
+
+async def try_key(settings: Settings, seconds: float) -> Verdict:
+    """Ask once. Takes `seconds` at most.
 
     Raises:
         SettingsError: the environment names a proxy or certificates that cannot be used.
     """
     proxy = proxy_for(httpx2.URL(settings.openai_base_url))
+    model, base_url = settings.openai_model, _shown(settings.openai_base_url).rstrip("/")
+    by_proxy = f" by the proxy {_shown(proxy)}" if proxy else ""
     async with openai.AsyncOpenAI(
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
         max_retries=0,
-        timeout=TIMEOUT_SECONDS,
+        # To connect, less than `seconds`: cancelled meanwhile, httpx would forget its socket.
+        timeout=httpx2.Timeout(None, connect=min(seconds / 2, CONNECT_SECONDS)),
         http_client=openai.DefaultAsyncHttpx2Client(
-            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), proxy=proxy)
+            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), proxy=proxy),
+            follow_redirects=False,  # where a redirect leads, the key is not sent
         ),
     ) as client:
+        path = f"/models/{quote(model, safe='')}"
+        asked = f"GET {base_url}{path}{by_proxy}"
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                model = await client.models.retrieve(settings.openai_model)
-        except openai.APIStatusError as error:
-            return _verdict(error)
-        # The last two: the reply is no JSON, or too deep.
-        except (openai.OpenAIError, TimeoutError, ValueError, RecursionError):
-            return KeyStatus.UNREACHABLE
-    # The SDK returns whatever came with status 200, a hotel's sign-in page included.
-    is_model = isinstance(model, Model) and bool(model.id)
-    return KeyStatus.ACCEPTED if is_model else KeyStatus.UNREACHABLE
+            async with asyncio.timeout(seconds):
+                answer = await _answer(client.get(path, cast_to=httpx2.Response))
+                status = KeyStatus.ACCEPTED if answer.has_model() else answer.verdict()
+                if status is None:
+                    path = "/chat/completions"
+                    asked = f"POST {base_url}{path}{by_proxy}"
+                    # Both limits, for servers that know one of them and reply all the same.
+                    body = {"model": model, "messages": [], "max_completion_tokens": 1}
+                    body["max_tokens"] = 1
+                    answer = await _answer(client.post(path, cast_to=httpx2.Response, body=body))
+                    status = answer.dry_call_verdict(model)
+            seen = f"{asked} answered {answer.seen}"
+        except TimeoutError:
+            status, seen = KeyStatus.UNREACHABLE, f"{asked} had no answer within {seconds:g} s"
+        # The latter while the body of an error is read.
+        except (openai.APIConnectionError, httpx2.RequestError) as error:
+            status, seen = KeyStatus.UNREACHABLE, f"{asked} failed with {describe(error)}"
+    return Verdict(status, SENTENCES[status].format(seen=seen.rstrip("."), model=model))
 
 
-def _verdict(error: openai.APIStatusError) -> KeyStatus:
-    if error.status_code in (401, 403):
-        # Restricted keys get 401 as well; this code alone says that the key itself is wrong.
-        return KeyStatus.REJECTED if error.code == "invalid_api_key" else KeyStatus.RESTRICTED
-    # Who says that the model is unknown, or that we ask too often, has let the key pass.
-    has_passed = error.status_code in (400, 404, 405, 429)
-    return KeyStatus.ACCEPTED if has_passed else KeyStatus.UNREACHABLE
+def try_key_at_start(settings: Settings) -> Verdict:
+    """Ask once, for `START_SECONDS` at most; UNCHECKED if there is no verdict by then.
+
+    Raises:
+        SettingsError: as `try_key`.
+    """
+    verdict: Future[Verdict] = Future()
+
+    def ask() -> None:
+        try:
+            verdict.set_result(asyncio.run(try_key(settings, START_SECONDS)))
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            verdict.set_exception(error)
+
+    # A daemon thread, because nothing ends a name resolution that hangs.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return verdict.result(START_SECONDS)
+    except TimeoutError:
+        return Verdict(KeyStatus.UNCHECKED)
 
 
 class KeyCheck:
-    """Asks until the key is accepted; `/readyz` shows how it stands."""
+    """Asks until a chat would be let in; `/readyz` shows how it stands."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.status = KeyStatus.UNCHECKED
+        self._verdict = Verdict(KeyStatus.UNCHECKED)
+
+    @property
+    def status(self) -> KeyStatus:
+        return self._verdict.status
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status in READY
 
     async def run(self) -> None:
         await AsyncRetrying(
-            retry=retry_if_result(lambda status: status is not KeyStatus.ACCEPTED),
+            retry=retry_if_result(lambda is_ready: not is_ready),
             wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_SECONDS),
         )(self._ask)
 
-    async def _ask(self) -> KeyStatus:
-        status = await try_key(self._settings)
-        if status is not self.status:
-            logger.log(
-                logging.INFO if status is KeyStatus.ACCEPTED else logging.ERROR,
-                SENTENCES[status],
-            )
-        self.status = status
-        return status
+    async def _ask(self) -> bool:
+        verdict = await try_key(self._settings, TIMEOUT_SECONDS)
+        if verdict != self._verdict:
+            logger.log(LEVELS.get(verdict.status, logging.ERROR), verdict.sentence)
+        self._verdict = verdict
+        return self.is_ready

@@ -12,6 +12,7 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wai
 from tenacity.stop import stop_base
 
 from . import errors
+from .causes import describe
 from .deadline import Deadline
 from .settings import Settings
 from .upstream import retry_after, translate
@@ -83,7 +84,7 @@ def _log(state: RetryCallState) -> None:
     logger.info(
         "attempt %d failed with %s, the next in %.1f s",
         state.attempt_number,
-        type(error).__name__,
+        describe(error),
         state.upcoming_sleep,
         extra={
             "upstream_status": getattr(error, "status_code", None),
