@@ -23,9 +23,9 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
 from .causes import describe
 from .connections import CONNECT_SECONDS, proxy_for, tls_context
-from .errors import UpstreamCredentials, UpstreamModelUnavailable, UpstreamQuotaExhausted
+from .errors import UpstreamCredentials, UpstreamModelUnavailable
 from .settings import Settings
-from .upstream import BY_CODE
+from .upstream import by_code, error_in, translate
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,12 @@ class KeyStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+# Failures that say the same about each call.
+VERDICTS: dict[type[object] | None, KeyStatus] = {
+    UpstreamCredentials: KeyStatus.REJECTED,
+    UpstreamModelUnavailable: KeyStatus.MODEL_UNAVAILABLE,
+}
+
 READY = frozenset({KeyStatus.ACCEPTED, KeyStatus.UNKNOWN})
 LEVELS = {KeyStatus.ACCEPTED: logging.INFO, KeyStatus.UNKNOWN: logging.WARNING}  # others: ERROR
 
@@ -57,12 +63,6 @@ SENTENCES = {
     KeyStatus.UNREACHABLE: "OPENAI_API_KEY is not checked yet: {seen}.",
     KeyStatus.UNKNOWN: "Ready, but it is unknown whether OPENAI_API_KEY is accepted: {seen}.",
 }
-
-# Azure's and Mistral's codes for `model_not_found`.
-MODEL_CODES = frozenset({"DeploymentNotFound", "invalid_model"})
-
-# Gemini and xAI refuse a wrong key with status 400 and say so only in the message.
-NAMES_KEY = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
 
 # A code or content type that may be logged: nothing long, no text, and nothing like a key.
 WORD = re.compile(r"[A-Za-z_./+-]{1,64}|[0-9]{1,6}")
@@ -78,23 +78,20 @@ class Verdict:
 class _Answer:
     """An HTTP response of what may be any kind of server."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, error: openai.APIStatusError | None) -> None:
+        self.http_status = response.status_code
+        self.status = error.status_code if error else self.http_status
+        self.error = error
         self.body: Any = None
         with suppress(ValueError, RecursionError):
             self.body = response.json()
-        error = _error_in(self.body, response.is_success)
-        self.code, self.type = str(error.get("code") or ""), str(error.get("type") or "")
-        self.known = BY_CODE.get(self.code) or BY_CODE.get(self.type)
-        self.message = str(error.get("message") or "")
-        self.status = response.status_code
-        if response.is_success and re.fullmatch("[45][0-9]{2}", self.code):
-            self.status = int(self.code)  # an error under status 200
         content_type = response.headers.get("content-type", "").partition(";")[0]
         self.is_page = self.body is None and (
             content_type == "text/html" or self.status in (200, 400, 422)
         )
-        detail = content_type if self.is_page else self.code or self.type
-        self.seen = str(response.status_code)
+        code = (error.code or error.type or "") if error else ""
+        detail = content_type if self.is_page else str(code)
+        self.seen = str(self.http_status)
         if response.has_redirect_location:
             self.seen += f" to {_shown(response.headers['location'])}"
         elif WORD.fullmatch(detail) and detail != self.seen:
@@ -108,43 +105,27 @@ class _Answer:
 
     def verdict(self) -> KeyStatus | None:
         """What is certain whichever request was answered."""
-        if self.known is UpstreamCredentials:
-            return KeyStatus.REJECTED
-        if self.known is UpstreamModelUnavailable or MODEL_CODES & {self.code, self.type}:
-            return KeyStatus.MODEL_UNAVAILABLE
-        if self.status >= 500 or self.status == 407:  # 407 is a proxy's
+        known = by_code(self.error) if self.error else None
+        if known in VERDICTS:
+            return VERDICTS[known]
+        if self.http_status >= 500 or self.http_status == 407:  # 407 is a proxy's
             return KeyStatus.UNREACHABLE
         return None
 
     def dry_call_verdict(self, model: str) -> KeyStatus:
-        if self.known is UpstreamQuotaExhausted:
-            return KeyStatus.UNKNOWN
         if verdict := self.verdict():
             return verdict
-        if self.status == 404 and model in self.message:  # the URL does not hold it
+        if self.status == 404 and model in str(self.error):  # the URL does not hold it
             return KeyStatus.MODEL_UNAVAILABLE
         if self.is_page or self.status in (404, 405) or 300 <= self.status < 400:
             return KeyStatus.WRONG_ADDRESS
+        if self.error is None:
+            # Some servers answer even a chat without messages.
+            is_reply = isinstance(self.body, dict) and "choices" in self.body
+            return KeyStatus.ACCEPTED if is_reply else KeyStatus.UNKNOWN
+        known = type(translate(self.error))
         has_refused_content = self.status in (400, 422)
-        if self.status in (401, 403) or (has_refused_content and NAMES_KEY.search(self.message)):
-            return KeyStatus.REJECTED
-        # Some servers answer even a chat without messages.
-        is_reply = self.status == 200 and isinstance(self.body, dict) and "choices" in self.body
-        return KeyStatus.ACCEPTED if has_refused_content or is_reply else KeyStatus.UNKNOWN
-
-
-def _error_in(body: Any, is_success: bool) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-    if isinstance(body, list) and body:
-        body = body[0]  # Gemini's errors
-    if not isinstance(body, dict):
-        return {}
-    error = body.get("error")
-    if isinstance(error, dict):
-        return error
-    if error:
-        return body | {"message": error}
-    # vLLM's errors are bare.
-    return {} if is_success and body.get("object") != "error" else body
+        return VERDICTS.get(known, KeyStatus.ACCEPTED if has_refused_content else KeyStatus.UNKNOWN)
 
 
 def _shown(url: str) -> str:
@@ -154,9 +135,10 @@ def _shown(url: str) -> str:
 
 async def _answer(sent: Awaitable[httpx2.Response]) -> _Answer:
     try:
-        return _Answer(await sent)
+        response = await sent
     except openai.APIStatusError as error:
-        return _Answer(error.response)
+        return _Answer(error.response, error)
+    return _Answer(response, error_in(response.content, response))
 
 
 async def try_key(settings: Settings, seconds: float) -> Verdict:

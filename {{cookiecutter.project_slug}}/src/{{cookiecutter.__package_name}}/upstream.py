@@ -49,6 +49,8 @@ BY_CODE: dict[str, type[errors.UpstreamError]] = {
     "content_filter": errors.ContentFiltered,
     "content_policy_violation": errors.ContentFiltered,
     "model_not_found": errors.UpstreamModelUnavailable,
+    "deploymentnotfound": errors.UpstreamModelUnavailable,  # Azure's
+    "invalid_model": errors.UpstreamModelUnavailable,  # Mistral's
     "invalid_api_key": errors.UpstreamCredentials,
 }
 
@@ -124,14 +126,7 @@ def translate(error: BaseException) -> errors.ServiceError | None:
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
     if by_class is None:
         return None
-    # As text, for an error body may have anything there.
-    codes = [str(getattr(error, name, None)).lower() for name in ("code", "type")]
-    cls = (
-        (errors.UpstreamQuotaExhausted if QUOTA_CODES.intersection(codes) else None)
-        or next((BY_CODE[code] for code in codes if code in BY_CODE), None)
-        or BY_STATUS.get(getattr(error, "status_code", 0))
-        or by_class
-    )
+    cls = by_code(error) or BY_STATUS.get(getattr(error, "status_code", 0)) or by_class
     if cls is errors.UpstreamRejectedInput:
         cls = _whose_fault(error)
     ours = cls()
@@ -141,6 +136,15 @@ def translate(error: BaseException) -> errors.ServiceError | None:
         if cls is errors.UpstreamRateLimited:
             ours.retry_after = retry_after(error)
     return ours
+
+
+def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
+    """What its code or type says, whatever its status; None if they say nothing."""
+    # As text, for an error body may have anything there.
+    codes = [str(getattr(error, name, None)).lower() for name in ("code", "type")]
+    if QUOTA_CODES.intersection(codes):
+        return errors.UpstreamQuotaExhausted
+    return next((BY_CODE[code] for code in codes if code in BY_CODE), None)
 
 
 def _whose_fault(error: BaseException) -> type[errors.UpstreamError]:
