@@ -1,4 +1,4 @@
-"""`python -m` the package, as a process of its own."""
+"""The service as a process of its own: `python -m` the package, and how it starts and stops."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import httpx2
 
@@ -42,12 +42,12 @@ class Process:
 
 
 @contextmanager
-def process(**env: str) -> Iterator[Process]:
+def process(*arguments: str, **env: str) -> Iterator[Process]:
     """The service, on a port that is free. What it prints goes to a file: a pipe may be full."""
     with (
         NamedTemporaryFile() as log,
         subprocess.Popen(
-            [sys.executable, "-m", PACKAGE],
+            [sys.executable, *(arguments or ("-m", PACKAGE))],
             env=os.environ | {"PORT": "0"} | env,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -131,28 +131,70 @@ def readyz(url: str) -> str:
 
 
 def test_it_serves_and_stops() -> None:
-    """With one worker and with two, by either signal; at the same time, for starting takes long."""
+    """At the same time, for starting takes long."""
     with ThreadPoolExecutor() as pool:
         checks = [
             pool.submit(check_that_calls_finish, "1", signal.SIGTERM),
             pool.submit(check_that_calls_finish, "2", signal.SIGINT),
             pool.submit(check_that_calls_are_cut),
+            pool.submit(check_that_ctrl_c_again_does_not_wait),
+            pool.submit(check_that_a_blocked_event_loop_does_not_keep_the_process),
         ]
     for check in checks:
         check.result()
 
 
 @contextmanager
-def started(**changed: str) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
-    with running() as offline, process(**env(offline, **changed)) as service:
+def started(*arguments: str, **changed: str) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
+    with running() as offline, process(*arguments, **env(offline, **changed)) as service:
         url = service.url()
         wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
         offline.reset()
         yield service, url, offline
 
 
+# An owner's program, with an endpoint that blocks the event loop, and one whose thread never ends.
+OWNERS = f"""
+import threading, time, uvicorn
+from {PACKAGE}.app import create_app
+
+app = create_app()
+
+@app.get("/block")
+async def block():
+    print("blocked", flush=True)
+    time.sleep(600)
+
+@app.get("/start-thread")
+async def start_thread():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+uvicorn.run(app, port=0, log_config=None)
+"""
+
+
+# Python imports this in each process that it starts, those of the workers included.
+SITECUSTOMIZE = """
+import atexit, os, pathlib
+ended = pathlib.Path(os.environ["ENDED"])
+atexit.register(lambda: (ended / str(os.getpid())).touch())
+"""
+
+
+@contextmanager
+def ended_processes() -> Iterator[tuple[dict[str, str], Path]]:
+    """The environment in which atexit handlers leave a file each, named by the process id."""
+    with TemporaryDirectory() as site, TemporaryDirectory() as ended:
+        Path(site, "sitecustomize.py").write_text(SITECUSTOMIZE)
+        path = os.pathsep.join([site, os.environ.get("PYTHONPATH", "")])
+        yield {"PYTHONPATH": path, "ENDED": ended}, Path(ended)
+
+
 def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
-    with started(WORKERS=workers, LOG_FORMAT="json") as (service, url, offline):
+    with (
+        ended_processes() as (owners, ended),
+        started(WORKERS=workers, LOG_FORMAT="json", **owners) as (service, url, offline),
+    ):
         check_requests(url, offline)
         offline.script(Scripted(words=8, chunk_delay=0.5))
         with (
@@ -169,6 +211,10 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
         status, printed = service.end()
         assert status == 0
         check_log(printed)
+        servers = re.findall(r"Finished server process \[(\d+)\]", printed)
+        assert len(servers) == int(workers)
+        for pid in [str(service.popen.pid), *servers]:
+            assert (ended / pid).exists(), "the atexit handlers have not run"
 
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:
@@ -190,11 +236,12 @@ def check_log(printed: str) -> None:
 
 
 def check_that_calls_are_cut() -> None:
-    """What takes longer than the grace is told so, and keeps nothing."""
+    """What takes longer than the grace is told so; a thread that never ends keeps nothing."""
     with (
-        started(SHUTDOWN_GRACE_SECONDS="1") as (service, url, offline),
+        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="1") as (service, url, offline),
         ThreadPoolExecutor() as callers,
     ):
+        assert answers(f"{url}/start-thread")
         offline.script(Scripted(delay=60, times=2))
         waiting = [
             callers.submit(httpx2.post, f"{url}{path}", json=QUESTION, timeout=60)
@@ -213,3 +260,38 @@ def check_that_calls_are_cut() -> None:
         status, printed = service.end()
         assert status == 0
         assert "Traceback" not in printed
+
+
+def check_that_ctrl_c_again_does_not_wait() -> None:
+    """But the SIGTERM that a supervisor sends after a Ctrl-C is not a second Ctrl-C."""
+    with (
+        ended_processes() as (owners, ended),
+        started(SHUTDOWN_GRACE_SECONDS="600", **owners) as (service, url, offline),
+        httpx2.Client(base_url=url) as client,
+    ):
+        offline.script(Scripted(reply="one two", hang_after=1))
+        with httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION, timeout=60) as begun:
+            service.popen.send_signal(signal.SIGINT)
+            wait_until(lambda: client.get("/readyz").json()["shutting_down"])
+            service.popen.send_signal(signal.SIGTERM)
+            assert client.get("/readyz").json()["shutting_down"]
+            service.popen.send_signal(signal.SIGINT)
+            begun.read()
+            name, problem = events(begun)[-1]
+            assert (name, problem["type"]) == ("error", "urn:problem-type:shutting-down")
+        status, printed = service.end()
+        assert status == 0
+        assert "Traceback" not in printed
+        assert (ended / str(service.popen.pid)).exists()
+
+
+def check_that_a_blocked_event_loop_does_not_keep_the_process() -> None:
+    with (
+        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="1") as (service, url, _),
+        ThreadPoolExecutor() as clients,
+    ):
+        clients.submit(answers, f"{url}/block")
+        wait_until(lambda: "blocked" in service.log.read_text())
+        service.popen.send_signal(signal.SIGTERM)
+        status, _ = service.end()
+        assert status == 0

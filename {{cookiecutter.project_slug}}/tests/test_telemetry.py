@@ -1,8 +1,8 @@
 import json
 import logging
-import logging.config
 import re
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -63,13 +63,18 @@ def test_a_caller_who_left_leaves_a_line(
 def _restored_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = root.level, list(root.handlers)
+    servers = [
+        logging.getLogger(name) for name in (*telemetry.SERVER_LOGGERS, *telemetry.ACCESS_LOGGERS)
+    ]
     yield
     root.setLevel(before[0])
     root.handlers[:] = before[1]
+    for server in servers:
+        server.filters.clear()
 
 
 def configure(offline: OfflineOpenAI, **changed: Any) -> None:
-    logging.config.dictConfig(telemetry.log_config(make_settings(offline, **changed)))
+    telemetry.configure_logging(make_settings(offline, **changed))
 
 
 SECRETS = [
@@ -78,35 +83,98 @@ SECRETS = [
 ]
 
 
-@pytest.mark.usefixtures("_restored_logging")
+@pytest.fixture
+def others_log() -> Iterator[StringIO]:
+    """What a logger writes that has a handler and a format of its own."""
+    logger = logging.getLogger("other")
+    logger.propagate = False
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    yield stream
+    logger.removeHandler(handler)
+    logger.propagate = True
+
+
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_key_reaches_the_log(
-    log_format: str, secret: str, offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
+def test_no_key_reaches_the_log_of_others(
+    secret: str, others_log: StringIO, service: Service
 ) -> None:
-    configure(offline, log_format=log_format)
+    """Once there is an application, whoever has configured the logging."""
+    assert service.client.get("/livez").is_success
+    log = logging.getLogger("other")
+    log.warning(secret)
+    log.warning("%s %r %s", secret, [secret], ValueError(secret))
+    log.warning("%(a)s", {"a": secret})
+    log.warning(ValueError(secret))
     try:
         raise ValueError(secret)
     except ValueError:
-        logging.getLogger("any").exception("told: %s", secret)
-    printed = capsys.readouterr().err
-    assert printed.count("Incorrect API key provided: [redacted]") == 2
+        log.exception("failed")
+    printed = others_log.getvalue()
     assert "sk-" not in printed
+    assert printed.count("[redacted]") == 7
     assert "Traceback" in printed
+
+
+def test_what_holds_no_key_is_logged_as_it_is(others_log: StringIO, service: Service) -> None:
+    assert service.client.get("/livez").is_success
+
+    class Silent:
+        def __str__(self) -> str:
+            raise ValueError
+
+    values = (1, 0.5, None, ["x"], Silent(), "y")
+    record = logging.getLogRecordFactory()(
+        "other", logging.INFO, "", 1, "%d %.1f %s %s %s %s", values, None
+    )
+    assert record.args == values
+    logging.getLogger("other").warning("%(n)03d", {"n": 7})
+    assert others_log.getvalue() == "007\n"
 
 
 @pytest.mark.usefixtures("_restored_logging")
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_form_of_the_key_reaches_the_log(
+def test_no_key_reaches_a_field(
     log_format: str, offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in a field, nor quoted as Python or JSON would."""
-    key = "my'own\\\"key-0123456789"
-    configure(offline, log_format=log_format, openai_api_key=key)
-    logging.getLogger("any").info("told: %r %s", [key], json.dumps(key), extra={"code": key})
+    configure(offline, log_format=log_format)
+    logging.getLogger("any").info("told", extra={"code": KEY, "body": {"key": KEY}})
     printed = capsys.readouterr().err
-    assert "0123456789" not in printed
-    assert printed.count("[redacted]") == 3
+    assert KEY not in printed
+    assert printed.count("[redacted]") == 2
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_a_server_logs_in_our_format_even_if_it_brings_its_own_handler_later(
+    offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str], others_log: StringIO
+) -> None:
+    configure(offline, log_format="json", log_level="WARNING")
+    for name in telemetry.SERVER_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers = [logging.StreamHandler(others_log)]
+        logger.setLevel(logging.INFO)
+        logger.info("started")
+        logger.warning("hello")
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+    assert others_log.getvalue() == ""
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["logger"], line["message"]) for line in lines] == [
+        (name, "hello") for name in telemetry.SERVER_LOGGERS
+    ]
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_handlers_of_others_stay_but_for_those_of_the_console(offline: OfflineOpenAI) -> None:
+    root = logging.getLogger()
+    exporter = logging.NullHandler()
+    root.handlers[:] = [exporter, logging.StreamHandler()]
+    configure(offline)
+    configure(offline)
+    ours, stays = root.handlers
+    assert isinstance(ours.formatter, telemetry.Formatter)
+    assert stays is exporter
 
 
 @pytest.mark.usefixtures("_restored_logging")

@@ -1,6 +1,5 @@
 """`python -m` this package: the service, with its settings applied."""
 
-import os
 import signal
 import sys
 from typing import NoReturn
@@ -10,18 +9,19 @@ import uvicorn
 from . import key_check
 from .settings import SettingsError, load_settings
 from .shutdown import CLOSING_SECONDS, SIGNALS
-from .telemetry import log_config
+from .telemetry import configure_logging, redact_in_logs
 
 EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
 
 
 def main() -> None:
-    # Once uvicorn has stopped, it passes the signal on to the handler before its own. All is closed
-    # by then, and a thread that never ends would keep an ordinary exit waiting.
+    # Until uvicorn handles them, and once it has stopped.
     for number in SIGNALS:
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
+        configure_logging(settings)
+        redact_in_logs(settings.openai_api_key.get_secret_value())
         # Before any worker is there: a supervisor would start one that refuses again and again.
         verdict = key_check.try_key_at_start(settings)
     except SettingsError as error:
@@ -37,7 +37,7 @@ def main() -> None:
         port=settings.port,
         workers=settings.workers,
         timeout_graceful_shutdown=CLOSING_SECONDS,
-        log_config=log_config(settings),
+        log_config=None,  # it is configured, and `create_app` does so in each worker
         access_log=False,
         server_header=False,
     )

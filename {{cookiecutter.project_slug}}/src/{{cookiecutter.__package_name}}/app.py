@@ -2,23 +2,29 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import metadata
 from typing import Any, TypedDict
 
+import httpx2
 from fastapi import FastAPI
 
 from . import chat, health
 from .body_limit import BodyLimit
 from .concurrency import ConcurrencyLimiter
+from .connections import proxy_for, tls_context
 from .disconnects import CancelOnDisconnect
 from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
 from .openai_service import OpenAIService
-from .settings import Settings, load_settings
+from .settings import Settings, SettingsError, load_settings
 from .shutdown import GracefulShutdown, RunningRequests
-from .telemetry import RequestIdMiddleware
+from .telemetry import RequestIdMiddleware, configure_logging, redact_in_logs
+
+# uvicorn and gunicorn stop at this status: after another, they start the worker again and again.
+STARTUP_FAILURE = 3
 
 
 class State(TypedDict):
@@ -40,13 +46,31 @@ def _settle_garbage_collection() -> None:
     gc.set_threshold(20_000)
 
 
+def _settings_or_exit() -> Settings:
+    try:
+        settings = load_settings()
+        # These belong to the lifespan, but there servers would print a traceback.
+        proxy_for(httpx2.URL(settings.openai_base_url))
+        tls_context()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(STARTUP_FAILURE)
+    return settings
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; without settings, from the environment.
+    """Build the application. Without settings, as servers call it, also take charge of the process.
+
+    They are then read from the environment, and logging is configured as they say. If one of them
+    is missing or wrong, that is one sentence on stderr.
 
     Raises:
-        SettingsError: one or more are missing or wrong.
+        SystemExit: one or more are missing or wrong.
     """
-    settings = settings or load_settings()
+    if settings is None:
+        settings = _settings_or_exit()
+        configure_logging(settings)
+    redact_in_logs(settings.openai_api_key.get_secret_value())
     running: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager

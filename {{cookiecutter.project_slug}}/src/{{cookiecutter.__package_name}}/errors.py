@@ -229,7 +229,7 @@ class AnswerForBugs:
         try:
             await self.app(scope, receive, watched_send)
         except asyncio.CancelledError:
-            # uvicorn's, who cancels what takes longer than SHUTDOWN_GRACE_SECONDS.
+            # By `GracefulShutdown`, or by a server whose own grace is shorter.
             if not answered:
                 await _answer(ShuttingDown())(scope, receive, send)
         except Exception:

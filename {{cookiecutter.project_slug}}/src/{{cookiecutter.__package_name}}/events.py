@@ -45,7 +45,8 @@ async def _events(stream: ChatStream) -> AsyncIterator[str]:
         log(error)
         yield encode("error", to_problem(error).to_json())
     except asyncio.CancelledError:
-        # uvicorn's, as in `AnswerForBugs`; or the caller has left, and is sent nothing any more.
+        # The service is shutting down, as in `AnswerForBugs`; or the client has disconnected, and
+        # is sent nothing any more.
         yield encode("error", to_problem(ShuttingDown()).to_json())
     except Exception:
         logger.exception("a bug ended the stream")

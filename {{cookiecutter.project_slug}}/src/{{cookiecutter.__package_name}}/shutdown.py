@@ -1,4 +1,4 @@
-"""Stopping: what runs may finish, what comes is refused, and then the process ends for sure."""
+"""Stopping: in-flight requests finish, new calls get 503, and then the process ends for sure."""
 
 import asyncio
 import os
@@ -14,8 +14,16 @@ from .concurrency import ConcurrencyLimiter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# For closing connections and clients, once the requests have ended or their time is over.
+# What the server's handler gets. Once it has stopped, uvicorn raises that signal again: a SIGTERM
+# would end the process without its atexit handlers, this one is ignored. On Windows, which lacks
+# it, uvicorn returns at a SIGINT as well.
+QUIET_SIGNAL = getattr(signal, "SIGURG", signal.SIGINT)
+
+# For cancelled requests to answer, and for the server to close its connections.
 CLOSING_SECONDS = 1
+
+# For all that comes after: closing clients, joining threads, atexit handlers.
+EXIT_SECONDS = 5
 
 
 class RunningRequests:
@@ -38,10 +46,12 @@ class RunningRequests:
 
 
 class GracefulShutdown:
-    """Inside, a signal to stop reaches the server only when the requests then running have ended.
+    """Inside, a signal to stop reaches the server only once all running requests have ended.
 
-    Until then, at most `grace_seconds`, the server listens on: whoever sends requests here should
-    see `/readyz`, and hear from us that they come too late, rather than find nobody.
+    They have `grace_seconds`, then they are cancelled, and answer that the service is shutting
+    down. Until then the server listens on: load balancers see `/readyz` fail, and new calls get a
+    503 rather than a refused connection. A server that has its signals from the event loop
+    (granian) stops listening at once, and then waits for its requests.
     """
 
     def __init__(
@@ -52,17 +62,13 @@ class GracefulShutdown:
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[int, Any] = {}
+        self._signal: int | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._is_told = False
-        self._is_passed_on = False
-        # Not even an event loop that is blocked keeps the process.
-        self._end = threading.Timer(grace_seconds + 2 * CLOSING_SECONDS, os._exit, [0])
-        self._end.daemon = True
 
     def __enter__(self) -> None:
         # Signals are for the main thread alone; tests have servers in others.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._tell) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
     def __exit__(
         self,
@@ -70,31 +76,49 @@ class GracefulShutdown:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end.cancel()
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
 
-    def _tell(self, number: int, _frame: FrameType | None) -> None:
-        if not self._is_told:
-            self._is_told = True
-            self._end.start()
-            self._loop.call_soon_threadsafe(self._begin)
-        elif number == signal.SIGINT:  # Ctrl-C again: in a hurry
-            self._pass_on()
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal is None:
+            self._signal = number
+            _end_process_after(self._grace_seconds + CLOSING_SECONDS + EXIT_SECONDS)
+            self._loop.call_soon_threadsafe(self._begin, number)
+        elif number == signal.SIGINT:  # Ctrl-C again: do not wait; a third one is the server's
+            self._restore_handlers()
+            self._loop.call_soon_threadsafe(self._cancel_requests)
 
-    def _begin(self) -> None:
-        self._stopping = self._loop.create_task(self._stop())
+    def _begin(self, number: int) -> None:
+        self._stopping = self._loop.create_task(self._stop(number))
 
-    async def _stop(self) -> None:
+    async def _stop(self, number: int) -> None:
         self._limiter.is_closed = True
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=self._grace_seconds)
-        if not self._is_passed_on:
-            self._pass_on()
+        await self._wait_for_requests(self._grace_seconds)
+        self._cancel_requests()
+        await self._wait_for_requests(CLOSING_SECONDS)
+        _end_process_after(EXIT_SECONDS)
+        self._restore_handlers()
+        handler = self._handlers[number]
+        if callable(handler):
+            handler(QUIET_SIGNAL, None)
+        else:
+            signal.raise_signal(number)
 
-    def _pass_on(self) -> None:
-        self._is_passed_on = True
-        # Not as a SIGINT: once stopped, uvicorn raises again what it got, and at a
-        # KeyboardInterrupt a worker waits for its threads.
-        if callable(handler := self._handlers[signal.SIGTERM]):
-            handler(signal.SIGTERM, None)
+    async def _wait_for_requests(self, seconds: float) -> None:
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+
+    def _cancel_requests(self) -> None:
+        for task in self._running:
+            task.cancel()
+
+
+def _end_process_after(seconds: float) -> None:
+    """Whether the event loop is blocked by then, or a thread keeps the process from its end."""
+    watchdog = threading.Timer(seconds, os._exit, [0])
+    watchdog.daemon = True
+    watchdog.start()

@@ -5,9 +5,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -74,27 +74,83 @@ def _one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-class Formatter(logging.Formatter):
-    """One line a record, with the request id and the `extra` fields, and without the key."""
-
-    # What every record has; the rest of its attributes came as `extra`.
-    STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
+class Redactor:
+    """Replaces secrets in what is logged."""
 
     # Shorter ones are no secret, and would black out ordinary words.
     SHORTEST_SECRET = 8
 
-    def __init__(self, secrets: tuple[str, ...], as_json: bool) -> None:
+    def __init__(self, secret: str = "") -> None:
+        self._secrets: set[str] = set()
+        self.add(secret)
+
+    def add(self, secret: str) -> None:
+        if len(secret) >= self.SHORTEST_SECRET:
+            self._secrets.add(secret)
+        # OpenAI's errors echo keys, its own with asterisks.
+        longest_first = sorted(self._secrets, key=len, reverse=True)
+        patterns = [*map(re.escape, longest_first), r"\bsk-[\w*.-]{4,}"]
+        self._pattern = re.compile("|".join(patterns))
+
+    def text(self, text: str) -> str:
+        return self._pattern.sub("[redacted]", text)
+
+    def value(self, value: object) -> object:
+        """The value itself, or a text in its place if it shows a secret."""
+        if value is None or isinstance(value, int | float):
+            return value
+        try:
+            text, as_repr = str(value), "" if isinstance(value, str) else repr(value)
+        except Exception:  # noqa: BLE001 - any object may be logged; whatever formats it reports this
+            return value
+        has_secret = self._pattern.search(text) or self._pattern.search(as_repr)
+        return self.text(text) if has_secret else value
+
+
+class RedactingFactory(Redactor):
+    """Makes log records without secrets, whichever logger, handler and formatter they are for."""
+
+    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
+        record = self._make(*args, **kwargs)
+        record.msg = self.value(record.msg)
+        # Of the same type and length, which some formatters depend on.
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(self.value, record.args))
+        elif record.args:
+            redacted = {name: self.value(value) for name, value in record.args.items()}
+            if any(redacted[name] is not value for name, value in record.args.items()):
+                record.args = redacted
+        if record.exc_info:
+            traceback = logging.Formatter().formatException(record.exc_info)
+            if (redacted_traceback := self.text(traceback)) != traceback:
+                # Which formatters of the standard library use instead of the exception.
+                record.exc_text = redacted_traceback
+        return record
+
+
+def redact_in_logs(secret: str) -> None:
+    """Keep the secret out of all that this process logs from now on."""
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, RedactingFactory):
+        factory = RedactingFactory(factory)
+        logging.setLogRecordFactory(factory)
+    factory.add(secret)
+
+
+class Formatter(logging.Formatter):
+    """One line a record, with the request id and the `extra` fields."""
+
+    # What every record has; the rest of its attributes came as `extra`.
+    STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
+
+    def __init__(self, secret: str, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
-        forms = {
-            form
-            for secret in secrets
-            if len(secret) >= self.SHORTEST_SECRET
-            for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
-        }
-        # OpenAI's errors echo keys, its own with asterisks.
-        patterns = [*map(re.escape, sorted(forms, key=len, reverse=True)), r"\bsk-[\w*.-]{4,}"]
-        self._secrets = re.compile("|".join(patterns))
+        self._redactor = Redactor(secret)
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -104,15 +160,14 @@ class Formatter(logging.Formatter):
             "message": record.getMessage(),
             "request_id": current_request_id(),
         }
-        line |= {k: v for k, v in vars(record).items() if k not in self.STANDARD and v is not None}
+        for name, value in vars(record).items():
+            if name not in self.STANDARD and value is not None:
+                # `extra` is added to a record after the factory has made it.
+                is_number = isinstance(value, int | float)
+                line[name] = value if is_number else self._redactor.text(str(value))
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        line = {k: self._redacted(v) for k, v in line.items()}
+            line["traceback"] = record.exc_text or self.formatException(record.exc_info)
         return json.dumps(line) if self._as_json else _for_people(line)
-
-    def _redacted(self, value: object) -> object:
-        is_number = isinstance(value, int | float)
-        return value if is_number else self._secrets.sub("[redacted]", str(value))
 
 
 def _for_people(line: dict[str, object]) -> str:
@@ -123,21 +178,42 @@ def _for_people(line: dict[str, object]) -> str:
     return f"{_one_line(text)}\n{traceback}".rstrip()
 
 
-def log_config(settings: Settings) -> dict[str, Any]:
-    """For `logging.config.dictConfig`; uvicorn hands it to each of its workers."""
-    quiet = {"level": "WARNING"}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "default": {
-                "()": Formatter,
-                "secrets": (settings.openai_api_key.get_secret_value(),),
-                "as_json": settings.log_format == "json",
-            }
-        },
-        "handlers": {"default": {"class": "logging.StreamHandler", "formatter": "default"}},
-        "root": {"level": settings.log_level, "handlers": ["default"]},
+# Servers give these loggers handlers and formats of their own, hypercorn even after it has loaded
+# the application.
+SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian")
+# What `RequestIdMiddleware` logs as well, with the request id.
+ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log all to stderr as the settings say, what the server logs included.
+
+    Handlers that others have added to the root logger, say OpenTelemetry's, stay; but not another
+    one that writes to the console.
+    """
+    handler = logging.StreamHandler()
+    key = settings.openai_api_key.get_secret_value()
+    handler.setFormatter(Formatter(key, as_json=settings.log_format == "json"))
+    root = logging.getLogger()
+    others = [h for h in root.handlers if type(h) is not logging.StreamHandler]
+    root.handlers = [handler, *others]
+    root.setLevel(settings.log_level)
+    for name in ("openai", "httpx2", "httpcore2"):
         # These log headers and bodies at DEBUG, and a line a request at INFO.
-        "loggers": {"openai": quiet, "httpx2": quiet, "httpcore2": quiet},
-    }
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A logger's filters come before its handlers, whenever those are added.
+    for name in SERVER_LOGGERS:
+        logging.getLogger(name).addFilter(_hand_to_root)
+    for name in ACCESS_LOGGERS:
+        logging.getLogger(name).addFilter(_drop)
+
+
+def _hand_to_root(record: logging.LogRecord) -> bool:
+    root = logging.getLogger()
+    if root.isEnabledFor(record.levelno):
+        root.handle(record)
+    return False
+
+
+def _drop(_record: logging.LogRecord) -> bool:
+    return False
