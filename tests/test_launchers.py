@@ -1,0 +1,253 @@
+"""What the service promises holds under every ASGI server, not only under `python -m`."""
+
+import importlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+
+from .conftest import Bake
+from .projects import STYLES, run
+
+PACKAGES = (
+    "fastapi-cli",
+    "granian",
+    "gunicorn",
+    "hypercorn",
+    "uvicorn[standard]",
+    "uvicorn-worker",
+)
+GRACE_SECONDS = 2
+# As `python -m`; APP is a factory. With access logs, which the service is to silence.
+LAUNCHERS = {
+    "uvicorn": "uvicorn --factory APP --port PORT",
+    "uvicorn-with-two-workers": "uvicorn --factory APP --port PORT --workers 2",
+    "fastapi-run": "fastapi run --entrypoint APP --host 127.0.0.1 --port PORT",
+    "gunicorn": (
+        "gunicorn -k uvicorn_worker.UvicornWorker --bind 127.0.0.1:PORT --access-logfile - APP()"
+    ),
+    "hypercorn": (
+        "hypercorn --bind 127.0.0.1:PORT --access-logfile -"
+        f" --graceful-timeout {GRACE_SECONDS} APP()"
+    ),
+    "granian": "granian --interface asgi --factory APP --port PORT --access-log",
+}
+
+KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
+QUESTION = json.dumps({"messages": [{"role": "user", "content": "What is a socket?"}]}).encode()
+
+# The application, with an endpoint that does all it can to log the key.
+OWNERS = f"""
+import logging
+import chat_service.app
+
+library = logging.getLogger("library")
+library.addHandler(logging.StreamHandler())
+library.propagate = False
+
+
+def create_app():
+    app = chat_service.app.create_app()
+
+    @app.get("/leak")
+    async def leak():
+        for name in ("library", "uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian"):
+            logging.getLogger(name).error("%s says %r", name, ["{KEY}"], extra={{"key": "{KEY}"}})
+        try:
+            raise RuntimeError("{KEY}")
+        except RuntimeError:
+            library.exception("failed")
+            raise
+
+    return app
+"""
+
+
+Launch = Callable[..., AbstractContextManager["Launched"]]
+
+
+@pytest.fixture(scope="session")
+def launchers(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ASGI servers, beside the environment of the projects, which do not need them."""
+    target = tmp_path_factory.mktemp("launchers")
+    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--target", target)
+    done = run(*pip, *PACKAGES, cwd=target)
+    if done.returncode:
+        pytest.skip(f"The servers cannot be installed: {done.stderr.splitlines()[-1]}")
+    return target
+
+
+def ask(url: str, data: bytes | None = None, request_id: str = "any") -> tuple[int, Any, str]:
+    """Status, headers and body."""
+    headers = {"content-type": "application/json", "x-request-id": request_id}
+    request = Request(url, data, headers)  # noqa: S310 - of our own server
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
+            return response.status, response.headers, response.read().decode()
+    except HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
+    ends_at = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends_at, "waited in vain"
+        time.sleep(0.02)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return ask(f"{url}/readyz")[0] == 200
+    except URLError:
+        return False
+
+
+@contextmanager
+def offline_openai(project: Path) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(project)
+        patch.delitem(sys.modules, "dev", raising=False)
+        patch.delitem(sys.modules, "dev.offline_openai", raising=False)
+        module = importlib.import_module("dev.offline_openai")  # standard library only
+        with module.running() as offline:
+            offline.Scripted = module.Scripted
+            yield offline
+
+
+@dataclass
+class Launched:
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+
+
+@pytest.fixture
+def launch(venv: Path, launchers: Path, tmp_path: Path) -> Launch:
+    (tmp_path / "owners.py").write_text(OWNERS)
+
+    @contextmanager
+    def launch_here(launcher: str, app: str, project: Path, **env: str) -> Iterator[Launched]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        words = LAUNCHERS[launcher].replace("APP", app).replace("PORT", port).split()
+        path = os.pathsep.join(map(str, (project / "src", tmp_path, launchers)))
+        settings = {
+            "PYTHONPATH": path,
+            "HOME": str(tmp_path),  # where gunicorn has its control socket
+            "NO_PROXY": "*",
+            "LOG_FORMAT": "json",
+            "OPENAI_MODEL": "gpt-test",
+            "SHUTDOWN_GRACE_SECONDS": str(GRACE_SECONDS),
+        }
+        log = tmp_path / f"{launcher}.log"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [venv / "python", "-m", *words],
+                cwd=tmp_path,
+                env=os.environ | settings | env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                yield Launched(process, f"http://127.0.0.1:{port}", log)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    return launch_here
+
+
+def test_bad_settings_are_refused_in_a_sentence(baked: Bake, launch: Launch) -> None:
+    """And no supervisor starts its workers again and again."""
+    project = baked()
+
+    def printed(launcher: str) -> str:
+        with launch(launcher, "chat_service.app:create_app", project, OPENAI_API_KEY="") as refused:
+            refused.process.wait(timeout=60)
+            return refused.log.read_text()
+
+    with ThreadPoolExecutor() as pool:
+        for text in pool.map(printed, LAUNCHERS):
+            assert "OPENAI_API_KEY is not set: " in text
+            assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("launcher", "style"), list(zip(LAUNCHERS, itertools.cycle(STYLES), strict=False))
+)
+def test_no_key_in_the_log_and_a_clean_stop(
+    launcher: str, style: str, baked: Bake, launch: Launch
+) -> None:
+    project = baked(handler_style=style)
+    with (
+        offline_openai(project) as offline,
+        launch(
+            launcher,
+            "owners:create_app",
+            project,
+            OPENAI_API_KEY=KEY,
+            OPENAI_BASE_URL=offline.url,
+        ) as service,
+    ):
+        wait_until(lambda: service.process.poll() is not None or is_ready(service.url))
+        check_requests(service.url)
+        check_stop(service, offline)
+        assert service.process.wait(timeout=30) == 0
+        check_log(service.log.read_text())
+
+
+def check_requests(url: str) -> None:
+    assert ask(f"{url}/livez?key={KEY}")[0] == 200
+    status, headers, _ = ask(f"{url}/leak", request_id="the-leak")
+    assert (status, headers["x-request-id"]) == (500, "the-leak")
+
+
+def check_stop(service: Launched, offline: Any) -> None:  # noqa: ANN401 - as in `offline_openai`
+    offline.reset()
+    steps = [
+        ("/v1/chat/stream", offline.Scripted(words=5, chunk_delay=0.2)),
+        ("/v1/chat/stream", offline.Scripted(reply="one two", hang_after=1)),
+        ("/v1/chat", offline.Scripted(delay=60)),
+    ]
+    answers = []
+    with ThreadPoolExecutor() as clients:
+        for endpoint, step in steps:
+            offline.script(step)
+            answers.append(clients.submit(ask, f"{service.url}{endpoint}", QUESTION))
+            wait_until(lambda: len(offline.received) == len(answers))
+        service.process.send_signal(signal.SIGTERM)
+    (_, _, whole), (_, _, cut), (status, headers, problem) = (one.result() for one in answers)
+    assert "event: done" in whole
+    assert "event: error" in cut
+    assert "urn:problem-type:shutting-down" in cut
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert json.loads(problem)["type"] == "urn:problem-type:shutting-down"
+
+
+def check_log(printed: str) -> None:
+    assert KEY not in printed
+    assert printed.count("[redacted]") >= 8
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    of_the_leak = [line for line in lines if line["request_id"] == "the-leak"]
+    for name in ("uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian"):
+        assert [line["logger"] for line in of_the_leak].count(name) == 1, "not in our format"
+    assert "GET /leak 500" in [line["message"] for line in of_the_leak]
+    assert "HTTP/1.1" not in printed, "the server has an access log of its own"
