@@ -250,6 +250,6 @@ def check_log(printed: str) -> None:
     for name in ("uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian"):
         assert [line["logger"] for line in of_the_leak].count(name) == 1
     plain = [line for line in printed.splitlines() if " says " in line and not line.startswith("{")]
-    assert plain == ["library says ['[redacted]']"], "a server logs in its own format"
+    assert [line.split()[0] for line in plain] == ["library"], "a server logs in its own format"
     assert "GET /leak 500" in [line["message"] for line in of_the_leak]
     assert "HTTP/1.1" not in printed, "the server has an access log of its own"
