@@ -4,17 +4,19 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import httpx2
+import pytest
 
 from .conftest import KEY, PACKAGE, QUESTION, events, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted, running
@@ -128,6 +130,49 @@ def test_what_is_no_verdict_on_the_key_delays_the_start_by_two_seconds_at_most()
 
 def readyz(url: str) -> str:
     return str(httpx2.get(f"{url}/readyz").json()["openai_api_key"])
+
+
+def test_an_address_that_cannot_be_listened_on_is_named_in_one_sentence(
+    offline: OfflineOpenAI,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy, ExitStack() as stack:
+        port = str(busy.getsockname()[1])
+        # The last two: an address for documentation (RFC 5737), and a name that cannot be encoded.
+        addresses = [
+            {"HOST": "x86_64-conda-linux-gnu"},
+            {"PORT": port},
+            {"PORT": port, "WORKERS": "2"},
+            {"HOST": "203.0.113.7"},
+            {"HOST": f"{'a' * 64}.example"},
+        ]
+        services = [stack.enter_context(process(**env(offline, **names))) for names in addresses]
+        for names, service in zip(addresses, services, strict=True):
+            status, printed = service.end()
+            assert status == 78
+            assert next(iter(names)) in printed
+            assert names.get("HOST", "127.0.0.1") in printed
+            assert (printed.count("\n"), printed.count(". ")) == (1, 0)
+    assert not offline.received
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_it_listens_on_ipv6_and_warns_once_of_a_misspelled_name(offline: OfflineOpenAI) -> None:
+    names = {"HOST": "[::1]", "MAX_CONCURENCY": "3", "LOG_FORMAT": "json"}
+    with process(**env(offline, **names)) as service:
+        url = service.url()
+        assert url.startswith("http://[::1]:")
+        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
+    assert warnings == ["MAX_CONCURENCY is not a setting: is MAX_CONCURRENCY meant?"]
 
 
 def test_it_serves_and_stops() -> None:

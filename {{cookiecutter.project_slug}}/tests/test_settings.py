@@ -1,8 +1,13 @@
+import os
+import random
+import string
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import KEY, connections, settings
+from .conftest import KEY, Service, app, make_settings, serving, settings
+from dev.offline_openai import OfflineOpenAI
 
 ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
 
@@ -33,27 +38,55 @@ def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.Mo
     assert (loaded.openai_model, loaded.port) == ("gpt-file", 83)
 
 
-def test_empty_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(monkeypatch, MAX_ATTEMPTS="", OPENAI_BASE_URL="").max_attempts == 4
+@pytest.mark.parametrize("nothing", ["", "  ", '""', "''", "' '"])
+def test_empty_and_blank_mean_unset(nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unset = load(monkeypatch)
+    optional = [
+        name.upper() for name in settings.Settings.model_fields if name.upper() not in ENOUGH
+    ]
+    assert load(monkeypatch, **dict.fromkeys(optional, nothing)) == unset
+    message = refusal(monkeypatch, **dict.fromkeys(ENOUGH, nothing))
+    assert message.startswith("OPENAI_API_KEY and OPENAI_MODEL are not set: ")
 
 
-def test_an_attempt_has_all_the_time_of_the_deadline_unless_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    loaded = load(monkeypatch, DEADLINE_SECONDS="300")
-    assert connections.attempt_timeout(loaded).read == 300
-    loaded = load(monkeypatch, DEADLINE_SECONDS="300", ATTEMPT_TIMEOUT_SECONDS="7")
-    assert connections.attempt_timeout(loaded).read == 7
+def test_white_space_and_quotes_around_a_value_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --env-file` passes on quotes that a shell or a `.env` would remove."""
+    loaded = load(
+        monkeypatch,
+        OPENAI_API_KEY=f'"{KEY}"',
+        OPENAI_MODEL="' gpt-quoted '",
+        OPENAI_BASE_URL=' "http://127.0.0.1:1/v1" ',
+        PORT=" 81\n",
+        DEADLINE_SECONDS="'7.5'",
+        LOG_FORMAT=' "json"',
+    )
+    assert loaded.openai_api_key.get_secret_value() == KEY
+    assert (loaded.openai_model, loaded.openai_base_url) == ("gpt-quoted", "http://127.0.0.1:1/v1")
+    assert (loaded.port, loaded.deadline_seconds, loaded.log_format) == (81, 7.5, "json")
 
 
-def test_what_is_missing_is_named_in_one_line() -> None:
+def test_choices_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(monkeypatch, LOG_LEVEL="info", LOG_FORMAT="JSON")
+    assert (loaded.log_level, loaded.log_format) == ("INFO", "json")
+
+
+def missing() -> str:
     with pytest.raises(settings.SettingsError) as caught:
         settings.load_settings()
-    message = str(caught.value)
-    assert message.startswith("OPENAI_API_KEY and OPENAI_MODEL are not set: put")
-    assert ".env" in message
-    assert "`make demo` needs no key" in message
-    assert "\n" not in message
+    return str(caught.value)
+
+
+def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:
+    """And which folder's `.env` was read."""
+    assert missing() == (
+        "OPENAI_API_KEY and OPENAI_MODEL are not set: put them into the environment,"
+        f" or into .env in {tmp_path}."
+    )
+
+
+def test_only_in_the_project_the_refusal_names_its_files() -> None:
+    Path(".env.example").touch()
+    assert missing().endswith(", as .env.example shows; `make demo` needs no key.")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +94,6 @@ def test_what_is_missing_is_named_in_one_line() -> None:
     [
         (f"{KEY}\n", "OPENAI_API_KEY has white space"),
         (f" {KEY}", "OPENAI_API_KEY has white space"),
-        ("   ", "OPENAI_API_KEY has white space"),
         (f"{KEY}\x07", "OPENAI_API_KEY has characters"),
         (f"{KEY}é", "OPENAI_API_KEY has characters"),
         (KEY.replace("t-", "t "), "OPENAI_API_KEY has characters"),
@@ -70,6 +102,10 @@ def test_what_is_missing_is_named_in_one_line() -> None:
         ("<OPENAI_API_KEY>", "OPENAI_API_KEY is a placeholder"),
         (f"sk-proj-{'x' * 50}", "OPENAI_API_KEY is a placeholder"),
         ("changeme", "OPENAI_API_KEY is a placeholder"),
+        ("your_api_key_here", "OPENAI_API_KEY is a placeholder"),
+        ("sk-your-openai-api-key", "OPENAI_API_KEY is a placeholder"),
+        ("sk-proj-****", "OPENAI_API_KEY is a placeholder"),
+        ("${OPENAI_API_KEY}", "OPENAI_API_KEY is a placeholder"),
     ],
 )
 def test_a_malformed_key_is_refused_by_name_and_not_by_value(
@@ -86,8 +122,13 @@ def test_elsewhere_keys_have_any_shape(key: str, monkeypatch: pytest.MonkeyPatch
     assert loaded.openai_api_key.get_secret_value() == key
 
 
-def test_a_real_key_may_hold_any_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(monkeypatch, OPENAI_API_KEY="sk-proj-" + "aYourXXXapiQ" * 8)
+def test_no_real_key_is_taken_for_a_placeholder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its prefix, and also if it contains or ends with the words of one."""
+    letters, rng = string.ascii_letters + string.digits + "-_", random.Random(1)  # noqa: S311 - no secret
+    for prefix in ("sk-", "sk-proj-", "sk-svcacct-", "sk-admin-", ""):
+        for end in ("", "xxx", "your-api-key", "changeme"):
+            key = prefix + "".join(rng.choices(letters, k=20)) + end
+            assert load(monkeypatch, OPENAI_API_KEY=key).openai_api_key.get_secret_value() == key
 
 
 @pytest.mark.parametrize(
@@ -97,11 +138,49 @@ def test_a_real_key_may_hold_any_word(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OPENAI_BASE_URL", "https://"),
         ("OPENAI_BASE_URL", "https://x:99999/v1"),
         ("OPENAI_BASE_URL", "https://x:y/v1"),
-        ("OPENAI_BASE_URL", "https://x/v1\n"),
+        ("OPENAI_BASE_URL", "localhost:11434/v1"),
+        ("OPENAI_BASE_URL", "ftp://x/v1"),
+        ("OPENAI_BASE_URL", "https://x y/v1"),
+        ("OPENAI_BASE_URL", "https://x/v 1"),
+        ("OPENAI_BASE_URL", "https://x\\v1"),
+        ("OPENAI_BASE_URL", "https://x/v1\x07"),
+        ("OPENAI_BASE_URL", "https://a..b/v1"),
+        ("OPENAI_BASE_URL", f"https://{'a' * 64}/v1"),
+        ("OPENAI_BASE_URL", "https://[::1/v1"),
+        ("OPENAI_BASE_URL", "https://hunter2@x/v1"),
+        ("OPENAI_BASE_URL", "https://user:hunter2@x/v1"),
+        ("OPENAI_BASE_URL", "https://x/v1?key=hunter2"),
+        ("OPENAI_BASE_URL", "https://x/v1?"),
+        ("OPENAI_BASE_URL", "https://x/v1#hunter2"),
+        ("OPENAI_MODEL", "gpt\n4"),
+        ("OPENAI_MODEL", 'gpt-4"'),
+        ("OPENAI_MODEL", os.fsdecode(b"gpt-\xff")),
+        ("ALLOWED_MODELS", '["gpt-a", "gpt-b"]'),
+        ("ALLOWED_MODELS", "gpt-a,\x1b[31m"),
+        ("ROOT_PATH", "https://x/chat"),
+        ("ROOT_PATH", "/a b"),
+        ("ROOT_PATH", "/a?b"),
+        ("ROOT_PATH", "/a//b"),
+        ("ROOT_PATH", "/a/../b"),
+        ("ROOT_PATH", "/é"),
         ("MAX_ATTEMPTS", "0"),
         ("DEADLINE_SECONDS", "-1"),
         ("ATTEMPT_TIMEOUT_SECONDS", "soon"),
         ("DEADLINE_SECONDS", "inf"),
+        ("DEADLINE_SECONDS", "1e308"),
+        ("ATTEMPT_TIMEOUT_SECONDS", "1e10"),
+        ("QUEUE_TIMEOUT_SECONDS", "1e10"),
+        ("SHUTDOWN_GRACE_SECONDS", str(10**20)),
+        ("MAX_CONCURRENCY", str(10**9)),
+        ("WORKERS", str(10**20)),
+        ("MAX_QUEUE", "9" * 5000),
+        ("OPENAI_ORG_ID", "org-é"),
+        ("OPENAI_ORG_ID", " "),
+        ("OPENAI_PROJECT_ID", "proj_1\n"),
+        ("OPENAI_CUSTOM_HEADERS", "X-A: b\nX B: c"),
+        ("OPENAI_CUSTOM_HEADERS", ": b"),
+        ("OPENAI_CUSTOM_HEADERS", "X-A: é"),
+        ("OPENAI_CUSTOM_HEADERS", "X-A: b\r"),
         ("PORT", "70000"),
         ("LOG_LEVEL", "LOUD"),
         ("STREAM_USAGE", "perhaps"),
@@ -112,8 +191,106 @@ def test_a_wrong_value_is_refused_by_name(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = refusal(monkeypatch, **{name: value})
-    assert message.startswith(name)
+    assert message.startswith(f"{name} ")
+    assert (message.count("\n"), message.count(". ")) == (0, 0), "one sentence"
     assert KEY not in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("HTTPS://API.example/v1/", "https://api.example/v1"),
+        ("https://api.example//openai//v1//", "https://api.example/openai/v1"),
+        ("https://api.example/v1/chat/completions", "https://api.example/v1"),
+        ("https://api.example/v1/chat/completions/", "https://api.example/v1"),
+        ("https://api.example", "https://api.example"),
+        ("https://bücher.example/v1", "https://xn--bcher-kva.example/v1"),
+        ("http://[::1]:11434/v1", "http://[::1]:11434/v1"),
+    ],
+)
+def test_a_base_url_is_used_in_one_form(
+    given: str, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(monkeypatch, OPENAI_BASE_URL=given).openai_base_url.rstrip("/") == used
+
+
+@pytest.mark.parametrize("form", ["//v1", "/v1//", "/v1/chat/completions", "/v1/chat/completions/"])
+def test_a_base_url_that_is_nearly_right_works(
+    form: str, serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(openai_base_url=offline.url.replace("/v1", form).replace("http", "HTTP"))
+    assert service.chat().is_success
+    assert service.stream().is_success
+    assert [request.path for request in offline.received] == ["/v1/chat/completions"] * 2
+
+
+def test_headers_of_the_sdk_are_sent(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = "X-A: b, c\nno header\n X-D : e"
+    load(monkeypatch, OPENAI_ORG_ID="org-1", OPENAI_CUSTOM_HEADERS=headers)
+    with serving(app.create_app(make_settings(offline))) as service:
+        assert service.chat().is_success
+    sent = offline.received[-1].headers
+    assert (sent["openai-organization"], sent["x-a"], sent["x-d"]) == ("org-1", "b, c", "e")
+
+
+MISSPELLED = {
+    "MAX_CONCURENCY": "MAX_CONCURRENCY",
+    "OPENAI_APIKEY": "OPENAI_API_KEY",
+    "loglevel": "LOG_LEVEL",
+    "OPENAI_MODLE": "OPENAI_MODEL",
+    "ALLOWED_MODEL": "ALLOWED_MODELS",
+}
+
+# Of shells, conda, CI, Kubernetes, Mesos, other programs and the SDK.
+OTHERS = """
+    HOSTNAME HOSTTYPE HOSTS LOGNAME PORTS PORT0 SSH_HOST DB_HOST DB_PORT APP_PORT REDIS_PORT REPORT
+    KUBERNETES_SERVICE_HOST KUBERNETES_PORT CHAT_SERVICE_PORT WEB_CONCURRENCY NUM_WORKERS RUST_LOG
+    NPM_CONFIG_LOGLEVEL PGHOST PGPORT GOROOT GOROOT_PATH NODE_PATH PATH PYTHONPATH VIRTUAL_ENV
+    CONDA_PREFIX BUILD HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY SSL_CERT_FILE FORWARDED_ALLOW_IPS
+    GITHUB_WORKSPACE RUNNER_WORKSPACE CI_SERVER_HOST CI_SERVER_PORT CI_PROJECT_ROOT_NAMESPACE
+    OPENAI_ORG_ID OPENAI_PROJECT_ID OPENAI_LOG OPENAI_ADMIN_KEY OPENAI_API_BASE OPENAI_API_TYPE
+    OPENAI_API_VERSION OPENAI_WEBHOOK_SECRET OPENAI_CUSTOM_HEADERS AZURE_OPENAI_API_KEY
+    ANTHROPIC_API_KEY MAX_RETRIES MAX_JOBS TIMEOUT TIMEOUT_SECONDS LOG_FILE LOG_DIR
+"""
+
+
+def test_a_misspelled_name_is_warned_about_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the environment and in `.env`, by whatever the application is started."""
+    for name, value in (ENOUGH | dict.fromkeys([*MISSPELLED, *OTHERS.split()], "1")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MAX_CONCURENCY", "hunter2")
+    Path(".env").write_text("MAX_QUEU=hunter2\nPORTS=1\nANYTHING=2\n")
+    app.create_app()
+    expected = MISSPELLED | {"MAX_QUEU": "MAX_QUEUE"}
+    assert sorted(record.getMessage() for record in caplog.records) == sorted(
+        f"{name.upper()} is not a setting: is {setting} meant?"
+        for name, setting in expected.items()
+    )
+
+
+def test_the_misspelled_name_of_a_missing_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_APIKEY", "hunter2")
+    assert missing().endswith(" OPENAI_APIKEY is not a setting: is OPENAI_API_KEY meant?")
+
+
+def test_a_dotenv_file_may_begin_with_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("MAX_QUEUE=7\n", encoding="utf-8-sig")
+    assert load(monkeypatch).max_queue == 7
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="needs a file that not even root reads"
+)
+def test_a_dotenv_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    Path(".env").symlink_to("/proc/self/mem")
+    assert missing() == f".env in {tmp_path} cannot be read: Input/output error."
 
 
 def test_a_dotenv_file_in_another_encoding_is_refused() -> None:

@@ -1,10 +1,13 @@
 """`python -m` this package: the service, with its settings applied."""
 
+import logging
 import signal
+import socket
 import sys
 from typing import NoReturn
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from . import key_check
 from .settings import SettingsError, load_settings
@@ -20,6 +23,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
+        listener = _listen(settings.host, settings.port)
         configure_logging(settings)
         redact_in_logs(settings.openai_api_key.get_secret_value())
         # Before any worker is there: a supervisor would start one that refuses again and again.
@@ -28,19 +32,59 @@ def main() -> None:
         _refuse(str(error))
     if verdict.status is key_check.KeyStatus.REJECTED:
         _refuse(verdict.sentence)
-    uvicorn.run(
+    config = uvicorn.Config(
         f"{__package__}.app:create_app",
         factory=True,
         # uvloop takes one new connection a turn: under load, some wait for seconds to be let in.
         loop="asyncio",
-        host=settings.host,
-        port=settings.port,
         workers=settings.workers,
         timeout_graceful_shutdown=CLOSING_SECONDS,
         log_config=None,  # it is configured, and `create_app` does so in each worker
         access_log=False,
         server_header=False,
     )
+    host, port = listener.getsockname()[:2]
+    logging.getLogger("uvicorn.error").info(
+        "Uvicorn running on http://%s:%d (Press CTRL+C to quit)",
+        f"[{host}]" if ":" in host else host,
+        port,
+    )
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:  # its log says why
+        sys.exit(1)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound here, for uvicorn would exit with another status and without naming the setting.
+
+    Raises:
+        SettingsError: HOST or PORT cannot be used.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise SettingsError(
+            f"HOST is {host!r} (conda and some shells set it), which is no address: set it to"
+            " 127.0.0.1, or to 0.0.0.0 to listen on every network."
+        ) from None
+    family, _, _, _, address = min(found)  # IPv4 before IPv6, where a name has both
+    try:
+        return socket.create_server(
+            address,
+            family=family,
+            dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"HOST and PORT cannot be used: {error.strerror}: set HOST to an address of this"
+            " machine, such as 127.0.0.1, and PORT to a free port above 1023."
+        ) from None
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any, TypedDict
 
 import httpx2
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import chat, health
 from .body_limit import BodyLimit
@@ -19,12 +21,14 @@ from .disconnects import CancelOnDisconnect
 from .errors import AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
 from .openai_service import OpenAIService
-from .settings import Settings, SettingsError, load_settings
+from .settings import Settings, SettingsError, load_settings, misspelled_names
 from .shutdown import GracefulShutdown, RunningRequests
 from .telemetry import RequestIdMiddleware, configure_logging, redact_in_logs
 
 # uvicorn and gunicorn stop at this status: after another, they start the worker again and again.
 STARTUP_FAILURE = 3
+
+logger = logging.getLogger(__name__)
 
 
 class State(TypedDict):
@@ -33,6 +37,23 @@ class State(TypedDict):
     limiter: ConcurrencyLimiter
     openai_service: OpenAIService
     key_check: KeyCheck
+
+
+def _set_root_path(app: ASGIApp, root_path: str) -> ASGIApp:
+    """Middleware for a reverse proxy that serves this service under a prefix.
+
+    Whether the proxy removes the prefix from the path or passes it on makes no difference.
+    FastAPI's own parameter is deprecated in favor of the launcher's, which not all launchers have.
+    """
+
+    async def with_root_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = root_path
+            if not f"{scope['path']}/".startswith(f"{root_path}/"):
+                scope["path"] = root_path + scope["path"]  # ASGI: the path includes the root path
+        await app(scope, receive, send)
+
+    return with_root_path
 
 
 def _settle_garbage_collection() -> None:
@@ -70,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         settings = _settings_or_exit()
         configure_logging(settings)
+        for sentence in misspelled_names():
+            logger.warning(sentence)
     redact_in_logs(settings.openai_api_key.get_secret_value())
     running: set[asyncio.Task[Any]] = set()
 
@@ -96,6 +119,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     # The last one added is the outermost.
+    if settings.root_path:
+        app.add_middleware(_set_root_path, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(AnswerForBugs)

@@ -5,7 +5,7 @@ import urllib.request
 
 import httpx2
 
-from .settings import Settings, SettingsError
+from .settings import Settings, SettingsError, http_url
 
 # OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
 KEEPALIVE_SECONDS = 60.0
@@ -20,12 +20,13 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Raises SettingsError if SSL_CERT_FILE or SSL_CERT_DIR names nothing of use."""
+    """Raises SettingsError if SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE cannot be used."""
     try:
         return httpx2.create_ssl_context()
     except OSError as error:  # an ssl.SSLError is one
         raise SettingsError(
-            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it."
+            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it;"
+            " or SSLKEYLOGFILE cannot be written: unset it."
         ) from error
 
 
@@ -41,11 +42,7 @@ def proxy_for(url: httpx2.URL) -> str | None:
     if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        is_usable = httpx2.URL(proxy).scheme in ("http", "https")
-    except httpx2.InvalidURL:
-        is_usable = False
-    if not is_usable:
+    if http_url(proxy) is None:
         raise SettingsError(
             f"{name.upper()}_PROXY names no proxy that this service can use: name one by its"
             " http:// URL, or the host of OPENAI_BASE_URL in NO_PROXY."
