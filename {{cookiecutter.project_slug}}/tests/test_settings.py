@@ -38,6 +38,12 @@ def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.Mo
     assert (loaded.openai_model, loaded.port) == ("gpt-file", 83)
 
 
+@pytest.mark.parametrize("name", ["README.md", ".env.example"])
+def test_the_documentation_names_every_setting(name: str) -> None:
+    text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+    assert [field for field in settings.Settings.model_fields if field.upper() not in text] == []
+
+
 @pytest.mark.parametrize("nothing", ["", "  ", '""', "''", "' '"])
 def test_empty_and_blank_mean_unset(nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unset = load(monkeypatch)
@@ -278,11 +284,6 @@ def test_the_misspelled_name_of_a_missing_setting_is_named(
 ) -> None:
     monkeypatch.setenv("OPENAI_APIKEY", "hunter2")
     assert missing().endswith(" OPENAI_APIKEY is not a setting: is OPENAI_API_KEY meant?")
-
-
-def test_a_dotenv_file_may_begin_with_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(".env").write_text("MAX_QUEUE=7\n", encoding="utf-8-sig")
-    assert load(monkeypatch).max_queue == 7
 
 
 @pytest.mark.skipif(

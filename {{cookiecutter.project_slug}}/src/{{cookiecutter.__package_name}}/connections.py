@@ -20,13 +20,12 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Raises SettingsError if SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE cannot be used."""
+    """Raises SettingsError if SSL_CERT_FILE or SSL_CERT_DIR names nothing of use."""
     try:
         return httpx2.create_ssl_context()
     except OSError as error:  # an ssl.SSLError is one
         raise SettingsError(
-            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it;"
-            " or SSLKEYLOGFILE cannot be written: unset it."
+            "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it."
         ) from error
 
 

@@ -91,7 +91,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding="utf-8-sig",  # PowerShell and Notepad may begin it with a byte order mark
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
