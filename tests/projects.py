@@ -32,6 +32,7 @@ FILES = {
     "src/chat_service/connections.py",
     "src/chat_service/deadline.py",
     "src/chat_service/disconnects.py",
+    "src/chat_service/document.py",
     "src/chat_service/errors.py",
     "src/chat_service/events.py",
     "src/chat_service/health.py",

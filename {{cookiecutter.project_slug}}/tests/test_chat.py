@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import pytest
@@ -6,6 +7,10 @@ from .conftest import KEY, QUESTION, Service, events
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+JSON = {"content-type": "application/json"}
+
+# Values that pydantic would convert to numbers, and some that nothing would.
+NO_NUMBERS: list[object] = [True, False, "1", "", []]
 
 
 def test_chat_answers_with_reply_and_usage(service: Service, offline: OfflineOpenAI) -> None:
@@ -72,6 +77,42 @@ def test_stream_sends_the_first_text_before_the_last_is_there(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [("user", "")],
+        [("system", ""), ("user", "Go on.")],
+        [("user", "Say nothing."), ("assistant", ""), ("user", "Go on.")],
+        [("assistant", "")],
+    ],
+)
+def test_a_message_may_be_empty(
+    endpoint: str, messages: list[tuple[str, str]], service: Service, offline: OfflineOpenAI
+) -> None:
+    sent = [{"role": role, "content": content} for role, content in messages]
+    assert service.client.post(endpoint, json={"messages": sent}).status_code == 200
+    assert offline.received[0].body["messages"] == sent
+
+
+def test_an_empty_reply_can_be_sent_back_as_history(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply=""))
+    reply = service.chat().json()["reply"]
+    assert reply == ""
+    history = [*QUESTION["messages"], {"role": "assistant", "content": reply}]
+    assert service.chat(messages=[*history, *QUESTION["messages"]]).status_code == 200
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_an_integer_is_a_temperature(
+    endpoint: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    assert service.client.post(endpoint, json=QUESTION | {"temperature": 1}).status_code == 200
+    assert offline.received[0].body["temperature"] == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_request_may_name_an_allowed_model(
     endpoint: str, serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
@@ -99,13 +140,21 @@ def test_another_model_is_refused_before_openai_is_asked(
         ({"messages": [{"role": "robot", "content": "?"}]}, ["body", "messages", 0, "role"]),
         (QUESTION | {"temperature": 3}, ["body", "temperature"]),
         (QUESTION | {"max_output_tokens": 0}, ["body", "max_output_tokens"]),
+        *((QUESTION | {"temperature": no}, ["body", "temperature"]) for no in NO_NUMBERS),
+        *(
+            (QUESTION | {"max_output_tokens": no}, ["body", "max_output_tokens"])
+            for no in [*NO_NUMBERS, 1.5]
+        ),
+        (QUESTION | {"model": ""}, ["body", "model"]),
+        (None, ["body"]),
+        ([QUESTION], ["body"]),
         (QUESTION | {"max_tokens": 5}, ["body", "max_tokens"]),
     ],
 )
 def test_an_invalid_body_is_refused_with_the_place(
-    endpoint: str, body: dict[str, object], where: list[str], service: Service
+    endpoint: str, body: object, where: list[str | int], service: Service
 ) -> None:
-    response = service.client.post(endpoint, json=body)
+    response = service.client.post(endpoint, content=json.dumps(body), headers=JSON)
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["type"] == "urn:problem-type:invalid-request"
@@ -150,6 +199,39 @@ def test_a_large_body_is_refused(endpoint: str, chunked: bool, service: Service)
     response = service.client.post(endpoint, content=body, headers=headers)
     assert response.status_code == 413
     assert response.json()["type"] == "urn:problem-type:body-too-large"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ";"],
+)
+def test_a_body_that_is_not_sent_as_json_is_refused_with_the_header_that_it_needs(
+    endpoint: str, content_type: str | None, service: Service
+) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = service.client.post(endpoint, content=json.dumps(QUESTION), headers=headers)
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:problem-type:invalid-request"
+    assert "Content-Type: application/json" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"],
+)
+def test_a_body_may_be_any_kind_of_json(content_type: str, service: Service) -> None:
+    headers = {"content-type": content_type}
+    response = service.client.post("/v1/chat", content=json.dumps(QUESTION), headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("headers", [JSON, {}])
+def test_no_body_at_all_is_refused(headers: dict[str, str], service: Service) -> None:
+    response = service.client.post("/v1/chat", headers=headers)
+    assert response.status_code == 422
+    assert "detail" not in response.json()
+    assert response.json()["errors"] == [{"loc": ["body"], "msg": "Field required"}]
 
 
 def test_a_body_that_is_no_json_is_refused_without_its_text(service: Service) -> None:

@@ -1,17 +1,21 @@
 """The table of problems: for both endpoints, before the first chunk and after it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.responses import StreamingResponse
 
 from .conftest import KEY, Service, app, completions, events, make_settings, serving
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+Raising = Callable[[Exception], httpx2.Response]
 
 # Each of these is an answer of OpenAI's, with the status and the type of our problem.
 PROBLEMS = [
@@ -66,6 +70,24 @@ HALF = r'{"content": "one \ud83d two"}, "finish_reason": "stop"}], "model": "\ud
 def hasty(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     """A service that does not try again."""
     return serve(max_attempts=1, attempt_timeout_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def raising(_offline: OfflineOpenAI) -> Iterator[Raising]:
+    """The response of an endpoint that raises this."""
+    raised: list[Exception] = []
+    application = app.create_app(make_settings(_offline))
+
+    @application.get("/raise")
+    async def endpoint() -> None:
+        raise raised.pop()
+
+    def ask(error: Exception) -> httpx2.Response:
+        raised.append(error)
+        return service.client.get("/raise")
+
+    with serving(application) as service:
+        yield ask
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -250,6 +272,67 @@ def test_what_no_endpoint_answers_is_a_problem_too(
     response = service.client.request(method, path)
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.json()["type"], response.json()["status"]) == ("about:blank", status)
+
+
+RAISED = [
+    (HTTPException(400, "Too late."), (400, "Bad Request", "Too late.")),
+    (HTTPException(404), (404, "Not Found", None)),
+    (HTTPException(400, ""), (400, "Bad Request", None)),
+    (HTTPException(400, {"code": "x"}), (400, "Bad Request", '{"code": "x"}')),
+    (HTTPException(400, ["a", 1]), (400, "Bad Request", '["a", 1]')),
+    (HTTPException(400, 7), (400, "Bad Request", "7")),
+    (HTTPException(400, False), (400, "Bad Request", "false")),
+    (HTTPException(400, {1}), (400, "Bad Request", '"{1}"')),
+    (HTTPException(400, {"half": "\ud800"}), (400, "Bad Request", '{"half": "\\ud800"}')),
+    (HTTPException(499, "Gone."), (499, "Error", "Gone.")),
+    (HTTPException(503, headers={"retry-after": "7"}), (503, "Service Unavailable", None)),
+]
+
+
+@pytest.mark.parametrize(("raised", "problem"), RAISED, ids=repr)
+def test_an_http_exception_of_an_endpoint_is_a_problem(
+    raised: HTTPException, problem: tuple[int, str, str | None], raising: Raising
+) -> None:
+    response = raising(raised)
+    body = response.json()
+    assert response.status_code == body["status"] == problem[0]
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (body["type"], body["title"], body.get("detail")) == ("about:blank", *problem[1:])
+    assert response.headers.items() >= (raised.headers or {}).items()
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_status_without_a_body_has_none(status: int, raising: Raising) -> None:
+    response = raising(HTTPException(status, headers={"etag": '"x"'}))
+    assert (response.status_code, response.content) == (status, b"")
+    assert response.headers["etag"] == '"x"'
+    assert "content-type" not in response.headers
+    assert raising(HTTPException(404)).status_code == 404, "the connection is out of step"
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [
+        ([{"loc": ("body", 0, "n"), "msg": "No."}], [{"loc": ["body", 0, "n"], "msg": "No."}]),
+        ([{"loc": (1.5,), "msg": ValueError("No.")}], [{"loc": ["1.5"], "msg": "No."}]),
+        ([{"msg": "No."}, {}], [{"loc": [], "msg": "No."}, {"loc": [], "msg": ""}]),
+        (["No.", ValueError("No.")], [{"loc": [], "msg": "No."}] * 2),
+        ([], []),
+    ],
+)
+def test_an_endpoint_may_refuse_a_request_as_invalid(
+    errors: list[Any], shown: list[dict[str, Any]], raising: Raising
+) -> None:
+    response = raising(RequestValidationError(errors))
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:problem-type:invalid-request"
+    assert response.json()["errors"] == shown
+
+
+def test_an_answer_that_does_not_validate_is_a_bug_of_ours(raising: Raising) -> None:
+    response = raising(ResponseValidationError([{"input": "what nobody should see"}]))
+    assert response.json()["type"] == "urn:problem-type:internal-error"
+    assert "nobody" not in response.text
 
 
 def test_a_bug_inside_a_stream_is_its_last_event(

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import pytest
+
 from .conftest import Service, ask_without_reading, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted
 
@@ -8,6 +10,13 @@ from dev.offline_openai import OfflineOpenAI, Scripted
 def test_livez_is_there_at_once(service: Service) -> None:
     response = service.client.get("/livez")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("probe", ["/livez", "/readyz"])
+def test_probes_answer_head_as_they_answer_get(probe: str, service: Service) -> None:
+    response = service.client.head(probe)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == service.client.get(probe).headers["content-length"]
 
 
 def test_readyz_says_how_the_key_stands(service: Service) -> None:

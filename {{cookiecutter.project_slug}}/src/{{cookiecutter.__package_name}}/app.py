@@ -18,7 +18,8 @@ from .body_limit import BodyLimit
 from .concurrency import ConcurrencyLimiter
 from .connections import proxy_for, tls_context
 from .disconnects import CancelOnDisconnect
-from .errors import AnswerForBugs, add_exception_handlers
+from .document import DocumentedFastAPI
+from .errors import OTHER_PROBLEMS, AnswerForBugs, add_exception_handlers
 from .key_check import KeyCheck
 from .openai_service import OpenAIService
 from .settings import Settings, SettingsError, load_settings, misspelled_names
@@ -112,11 +113,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             checking.cancel()
 
     about = metadata(__package__)
-    app = FastAPI(
-        title=about["Name"],
+    readme = about.get_all("Description", [""])[0].splitlines()
+    app = DocumentedFastAPI(
+        # The heading of README.md, which has the project's name as people write it.
+        title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],
         version=about["Version"],
         lifespan=lifespan,
+        # Generated clients name their functions after the operation ids.
+        generate_unique_id_function=lambda route: route.name,
+        responses=OTHER_PROBLEMS,
     )
     # The last one added is the outermost.
     if settings.root_path:

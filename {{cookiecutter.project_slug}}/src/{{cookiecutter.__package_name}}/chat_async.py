@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from .errors import PROBLEM_RESPONSES
-from .events import EventStream
+from .events import EVENT_RESPONSES, EventStream
 from .openai_service import Service
 from .schemas import ChatReply, ChatRequest
 
@@ -16,7 +16,7 @@ async def chat(request: ChatRequest, service: Service) -> ChatReply:
     return await service.chat(request)
 
 
-@router.post("/chat/stream", response_class=EventStream)
+@router.post("/chat/stream", response_class=EventStream, responses=EVENT_RESPONSES)
 async def chat_stream(request: ChatRequest, service: Service) -> EventStream:
     """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
     return EventStream(await service.stream(request))

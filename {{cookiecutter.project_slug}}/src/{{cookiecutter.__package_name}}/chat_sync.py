@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from .errors import PROBLEM_RESPONSES
-from .events import EventStream
+from .events import EVENT_RESPONSES, EventStream
 from .openai_service import Service
 from .schemas import ChatReply, ChatRequest
 
@@ -17,7 +17,7 @@ def chat(request: ChatRequest, service: Service) -> Response:
     return Response(service.chat(request).model_dump_json(), media_type="application/json")
 
 
-@router.post("/chat/stream", response_class=EventStream)
+@router.post("/chat/stream", response_class=EventStream, responses=EVENT_RESPONSES)
 def chat_stream(request: ChatRequest, service: Service) -> EventStream:
     """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
     return EventStream(service.stream(request))

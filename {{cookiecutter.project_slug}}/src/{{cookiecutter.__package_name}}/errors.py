@@ -24,6 +24,8 @@ Callers get the words of this module only: OpenAI's may echo the key.
 """
 
 import asyncio
+import http.client
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -36,7 +38,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .causes import describe
-from .schemas import Problem
+from .schemas import InvalidField, Problem
 from .telemetry import current_request_id
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,9 @@ MOST_ERRORS = 20
 
 # FastAPI's words, under status 400, for what is no JSON for other reasons than its syntax.
 NO_JSON = "There was an error parsing the body"
+
+# Statuses whose responses have no body.
+BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class ServiceError(Exception):
@@ -157,7 +162,7 @@ def log(error: ServiceError) -> None:
     )
 
 
-def to_problem(error: ServiceError, errors: list[dict[str, Any]] | None = None) -> Problem:
+def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) -> Problem:
     return Problem(
         type=f"urn:problem-type:{error.type}",
         title=error.title,
@@ -173,7 +178,7 @@ def _respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     return Response(problem.to_json(), problem.status, headers, "application/problem+json")
 
 
-def _answer(error: ServiceError, errors: list[dict[str, Any]] | None = None) -> Response:
+def _answer(error: ServiceError, errors: list[InvalidField] | None = None) -> Response:
     after = error.retry_after
     headers = None if after is None else {"Retry-After": str(math.ceil(after))}
     return _respond(to_problem(error, errors), headers)
@@ -189,9 +194,11 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        # Where and what, but not the value: it may be long, or secret.
-        errors = [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()[:MOST_ERRORS]]
-        return _answer(InvalidRequest(), errors)
+        errors = [_invalid_field(found) for found in error.errors()[:MOST_ERRORS]]
+        invalid = InvalidRequest()
+        if isinstance(error.body, bytes):  # otherwise FastAPI has parsed it
+            invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
+        return _answer(invalid, errors)
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -199,13 +206,30 @@ def add_exception_handlers(app: FastAPI) -> None:
             return _answer(BodyTooLarge())
         if error.detail == NO_JSON:
             return _answer(InvalidRequest())
+        if error.status_code in BODILESS:
+            return Response(status_code=error.status_code, headers=error.headers)
+        title = http.client.responses.get(error.status_code, "Error")
         problem = Problem(
             type="about:blank",
-            title=error.detail,
+            title=title,
             status=error.status_code,
+            detail=None if error.detail in (title, "") else _as_text(error.detail),
             request_id=current_request_id(),
         )
         return _respond(problem, error.headers)
+
+
+def _invalid_field(error: Any) -> InvalidField:  # noqa: ANN401 - an endpoint may raise anything
+    """Where and what, but not the value: it may be long, or secret."""
+    if not isinstance(error, Mapping):
+        return InvalidField(loc=[], msg=str(error))
+    loc = [part if isinstance(part, int) else str(part) for part in error.get("loc", ())]
+    return InvalidField(loc=loc, msg=str(error.get("msg", "")))
+
+
+def _as_text(detail: object) -> str:
+    """FastAPI permits any JSON as an HTTPException's detail; RFC 9457 wants a string."""
+    return detail if isinstance(detail, str) else json.dumps(detail, default=str)
 
 
 class AnswerForBugs:
@@ -239,11 +263,21 @@ class AnswerForBugs:
             await _answer(InternalError())(scope, receive, send)
 
 
-# For OpenAPI: the `responses` of an endpoint that calls OpenAI.
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+# For OpenAPI: the `responses` of all endpoints. It also keeps FastAPI from adding a 422 of its own.
+OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Any other failure", "content": PROBLEM_CONTENT}
+}
+
+# For OpenAPI: the further `responses` of an endpoint that calls OpenAI.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": HTTPStatus(status).phrase,
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-    }
+    status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT}
     for status in (400, 413, 422, 500, 502, 503, 504)
+}
+PROBLEM_RESPONSES[503]["headers"] = {
+    "Retry-After": {
+        "description": "Seconds after which to try again, where they are known.",
+        "schema": {"type": "integer"},
+    }
 }

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 from fastapi.responses import StreamingResponse
@@ -16,14 +17,35 @@ from .upstream import translated
 
 logger = logging.getLogger(__name__)
 
+MEDIA_TYPE = "text/event-stream"
+
+# For OpenAPI 3.1, which has no keyword for the events of a stream (3.2 has `itemSchema`): some
+# tools match the schema with the whole text, others with each event.
+EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "anyOf": [
+                        {"type": "string"},
+                        {"$ref": "#/components/schemas/DeltaEvent"},
+                        {"$ref": "#/components/schemas/DoneEvent"},
+                        {"$ref": "#/components/schemas/ErrorEvent"},
+                    ]
+                }
+            }
+        }
+    }
+}
+
 
 class EventStream(StreamingResponse):
-    media_type = "text/event-stream"
+    # Without the class attribute `media_type`: FastAPI would document a mere string.
 
     def __init__(self, stream: ChatStream, status_code: int = 200) -> None:
         # nginx would hold the events back otherwise.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_events(stream), status_code, headers)
+        super().__init__(_events(stream), status_code, headers, MEDIA_TYPE)
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,12 +27,14 @@ async def _limiter(request: Request) -> ConcurrencyLimiter:
     return limiter
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     """200 while the event loop turns: if it does not, restart the process."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(
     key_check: Annotated[KeyCheck, Depends(_key_check)],

@@ -1,12 +1,18 @@
 """What callers send and get."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Json
 
-# JSON can hold halves of surrogate pairs, which cannot be sent on.
-Text = Annotated[str, AfterValidator(lambda text: text.encode() and text)]
+
+def _encodable(text: str) -> str:
+    """Refuse unpaired surrogates: JSON can hold them, UTF-8 and so a request to OpenAI cannot."""
+    text.encode()  # a UnicodeEncodeError is a ValueError, which pydantic reports
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Message(BaseModel):
@@ -24,9 +30,10 @@ class ChatRequest(BaseModel):
     )
 
     messages: Annotated[list[Message], Field(min_length=1), FailFast()]
-    model: Text | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    model: Annotated[Text, Field(min_length=1)] | None = None
+    # Strict: otherwise `true` and `"1"` would be accepted as numbers.
+    temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
+    max_output_tokens: int | None = Field(default=None, ge=1, strict=True)
 
 
 class Usage(BaseModel):
@@ -43,21 +50,29 @@ class ChatReply(BaseModel):
 
 
 class ChatDelta(BaseModel):
-    """The event `delta` of a stream."""
+    """The data of the event `delta`."""
 
     text: str
 
 
 class ChatDone(BaseModel):
-    """The event `done` that ends a stream."""
+    """The data of the event `done`."""
 
     model: str
     finish_reason: str | None
     usage: Usage | None
 
 
+class InvalidField(BaseModel):
+    """One error of a request that does not validate."""
+
+    loc: list[str | int]
+    """The path to it: `body`, `query`, `path`, `header` or `cookie`, then names and indexes."""
+    msg: str
+
+
 class Problem(BaseModel):
-    """A failure, as RFC 9457 has it."""
+    """A failure, as RFC 9457 describes it."""
 
     type: str
     title: str
@@ -65,8 +80,29 @@ class Problem(BaseModel):
     detail: str | None = None
     request_id: str
     upstream_request_id: str | None = None
-    errors: list[dict[str, Any]] | None = None
+    errors: list[InvalidField] | None = None
 
     def to_json(self) -> str:
         # Not `model_dump_json`: it cannot write the broken Unicode that `errors` may quote.
         return json.dumps(self.model_dump(exclude_none=True))
+
+
+class DeltaEvent(BaseModel):
+    """An event of a stream: more of the text."""
+
+    event: Literal["delta"]
+    data: Json[ChatDelta]
+
+
+class DoneEvent(BaseModel):
+    """The last event of a stream that is whole."""
+
+    event: Literal["done"]
+    data: Json[ChatDone]
+
+
+class ErrorEvent(BaseModel):
+    """The last event of a stream that failed after its first event."""
+
+    event: Literal["error"]
+    data: Json[Problem]
