@@ -6,8 +6,12 @@ it runs again with every update, so it only moves and removes files: no network,
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,14 +44,20 @@ VARIANTS = {
     },
 }
 
-NEXT_STEPS = """
-Your service is in {slug}. Next:
+# What is there in place of the project for those whose cookiecutter runs no hooks.
+UNFINISHED = "HOOKS_DID_NOT_RUN.md"
 
-  cd {slug}
+NEXT_STEPS = """
+Your service is made. Next:
+
+  cd {folder}
+{commands}
+"""
+WITH_MAKE = """\
   make demo    # ask it something: needs no key
   make run     # the first run makes .env: put your OPENAI_API_KEY there
-  make test
-"""
+  make test"""
+WITHOUT_MAKE = "  and go on with the commands in README.md, which has them without make, too."
 
 
 def keep(chosen: dict[str, str], choices: dict[str, dict[str, str]], project: Path) -> None:
@@ -68,13 +78,25 @@ def with_package(paths: dict[str, str], package: str) -> dict[str, str]:
     }
 
 
+def next_steps(project: Path) -> str:
+    """What to do next, in commands that work here and from whatever folder they are typed in."""
+    quote = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    has_make = os.name != "nt" and shutil.which("make")  # the Makefile knows no Windows
+    commands = WITH_MAKE if has_make else WITHOUT_MAKE
+    return NEXT_STEPS.format(folder=quote([str(project)]), commands=commands)
+
+
 def main() -> int:
     answers = json.loads(ANSWERS)
     package = answers["__package_name"]
     for question, variants in VARIANTS.items():
         choices = {answer: with_package(paths, package) for answer, paths in variants.items()}
         keep(choices[answers[question]], choices, Path.cwd())
-    print(NEXT_STEPS.format(slug=answers["project_slug"]))
+    Path(UNFINISHED).unlink()
+    if "_commit" not in answers:  # set by cruft, which moves the files from here to the project
+        if isinstance(sys.stdout, io.TextIOWrapper):  # which may know fewer letters than a path has
+            sys.stdout.reconfigure(errors="backslashreplace")
+        print(next_steps(Path.cwd()))
     return 0
 
 

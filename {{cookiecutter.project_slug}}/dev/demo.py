@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
 
 from .offline_openai import Scripted, running
 
 STARTS_WITHIN = 60  # seconds; long, for a first import compiles everything
+README = Path(__file__).parents[1] / "README.md"
 QUESTION = {"messages": [{"role": "user", "content": "What is an event loop?"}]}
 
 
@@ -88,7 +90,7 @@ def main(package: str) -> None:
             print("\n$ the same, while OpenAI says that the quota is used up")
             offline.script(Scripted(status=429, type="insufficient_quota"))
             show(f"POST /v1/chat {body}", client.post("/v1/chat", json=QUESTION))
-        print("\nThe service has stopped. With a key of yours in .env: make run")
+        print(f"\nThe service has stopped. How to run it with a key of yours: {README}")
 
 
 if __name__ == "__main__":

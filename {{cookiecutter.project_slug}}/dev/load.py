@@ -11,10 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx2
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 SHOWN_EVERY = 1.0  # seconds
 PAUSE = 0.1  # seconds: who is refused should not ask again as fast as it can
 QUESTION = {"messages": [{"role": "user", "content": "What is an event loop?"}]}
+
+
+class Address(BaseSettings, env_file=".env", env_ignore_empty=True, extra="ignore"):
+    """Where `make run` has the service listen."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def url(self) -> str:
+        # Who listens at every address does so at loopback, too.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return str(httpx2.URL(scheme="http", host=host, port=self.port))
 
 
 @dataclass
@@ -121,7 +136,7 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.load", description=__doc__)
-    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000")
+    parser.add_argument("url", nargs="?", help="by default, as HOST and PORT say")
     parser.add_argument("--callers", default=10, type=int, help="who ask at the same time")
     parser.add_argument("--seconds", default=10.0, type=float)
     parser.add_argument("--stream", action="store_true", help="ask for streams")
@@ -131,7 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("a header is in ASCII")
     pairs = (header.partition(":") for header in args.header)
     headers = {name: value.strip() for name, _, value in pairs}
-    load = Load(args.url, max(1, args.callers), args.seconds, args.stream, headers)
+    try:
+        url = args.url or Address().url
+    except (ValidationError, httpx2.InvalidURL):
+        parser.error("HOST or PORT, in the environment or in .env, is wrong")
+    load = Load(url, max(1, args.callers), args.seconds, args.stream, headers)
     print(f"{load.callers} callers ask {load.url} for {load.seconds:g} s; Ctrl-C ends it earlier.")
     print("Each request is paid for if the service calls the real OpenAI.", flush=True)
     try:

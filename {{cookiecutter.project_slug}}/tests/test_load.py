@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,35 @@ def test_says_when_no_service_is_there(capsys: pytest.CaptureFixture[str]) -> No
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         assert load.main([url]) == 1
     assert capsys.readouterr().err.startswith(f"No service at {url} ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "dotenv", "url"),
+    [
+        ({}, "", "http://127.0.0.1:8000"),
+        ({}, "PORT=1\n", "http://127.0.0.1:1"),
+        ({"PORT": "2"}, "PORT=1\n", "http://127.0.0.1:2"),
+        ({"PORT": ""}, "HOST=0.0.0.0\n", "http://127.0.0.1:8000"),
+        ({"HOST": "::", "PORT": "2"}, "", "http://[::1]:2"),
+    ],
+)
+def test_goes_where_the_settings_have_the_service_listen(
+    environment: dict[str, str],
+    dotenv: str,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / ".env").write_text(dotenv)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load.Address().url == url
+
+
+def test_says_that_a_port_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "http")
+    with pytest.raises(SystemExit):
+        load.main([])
+    assert "HOST or PORT, in the environment or in .env, is wrong" in capsys.readouterr().err
