@@ -88,7 +88,7 @@ RESERVED = {
         "starlette", "tenacity", "trustme", "truststore", "typing_extensions", "typing_inspection",
         "uvicorn", "yarl",
     ],
-    "a package that comes with a server or that the service's dependencies use if they find it": [
+    "a package that comes with a server or that the service's dependencies use": [
         "a2wsgi", "brotli", "brotlicffi", "charset_normalizer", "dns", "dnspython",
         "email_validator", "fastapi_cli", "fastapi_cloud_cli", "fastar", "google", "granian",
         "gunicorn", "h2", "hpack", "httpcore", "httpx", "hypercorn", "hyperframe", "jinja2",
@@ -207,4 +207,6 @@ def command_that_keeps(answers: dict[str, str]) -> list[str]:
         *(f"{name}={answer}" for name, answer in answers.items()),
     ]
     quoted = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
-    return ["To answer only that anew:", f"  {quoted}"]
+    encoding = sys.stdout.encoding or "ascii"  # of a console that may lack letters of an answer
+    shown = quoted.encode(encoding, "replace").decode(encoding)
+    return ["To answer only that again:", f"  {shown}"]

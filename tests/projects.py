@@ -13,6 +13,7 @@ STYLES = ("to_thread", "sync", "async")
 FILES = {
     ".env.example",
     ".gitignore",
+    ".python-version",
     "LICENSE",
     "Makefile",
     "README.md",
@@ -20,6 +21,7 @@ FILES = {
     "dev/demo.py",
     "dev/load.py",
     "dev/offline_openai.py",
+    "dev/reload.py",
     "pyproject.toml",
     "src/chat_service/__init__.py",
     "src/chat_service/__main__.py",

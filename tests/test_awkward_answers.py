@@ -4,19 +4,26 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cookiecutter.main import cookiecutter
 
 from .answers import AWKWARD
 from .conftest import Bake
-from .projects import run
+from .projects import bake, run
 
 EMAIL = "o'brien@example.com"
+# Texts that Jinja would change, refuse or stumble over.
+TEMPLATES = ["{{ cookiecutter.license }}", "{% bad", "{{", "{{ 1 / 0 }}", "{# gone #}x"]
+
+
+Give = Callable[[Path, Path, str], Path]
 
 
 def bake_by_typing(template: Path, output: Path, text: str) -> Path:
-    """Answer as a person does. Given with --no-input, Jinja in an answer would be rendered."""
+    """Answer as a person does."""
     answers = [text, "typed", text, text, EMAIL, "1", "gpt-5.4-mini", "1", "1"]
     subprocess.run(
         [sys.executable, "-X", "utf8", "-m", "cookiecutter", template, "--output-dir", output],
@@ -24,6 +31,22 @@ def bake_by_typing(template: Path, output: Path, text: str) -> Path:
         encoding="utf-8",
         check=True,
     )
+    return output / "typed"
+
+
+def bake_by_command(template: Path, output: Path, text: str) -> Path:
+    texts = dict.fromkeys(("project_name", "project_description", "author_name"), text)
+    return bake(template, output, project_slug="typed", author_email=EMAIL, **texts)
+
+
+def bake_by_defaults(template: Path, output: Path, text: str) -> Path:
+    """Have the answers in cookiecutter's own configuration file."""
+    texts = dict.fromkeys(("project_name", "project_description", "author_name"), text)
+    answers = texts | {"project_slug": "typed", "author_email": EMAIL}
+    config = output / "config.yaml"  # JSON is YAML
+    content = {"replay_dir": str(output), "default_context": answers}
+    config.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    cookiecutter(str(template), no_input=True, config_file=str(config), output_dir=str(output))
     return output / "typed"
 
 
@@ -35,9 +58,19 @@ def checked(project: Path) -> Path:
     return project
 
 
-@pytest.mark.parametrize("text", AWKWARD)
-def test_text_comes_out_as_it_was_typed(template: Path, tmp_path: Path, text: str) -> None:
-    project = checked(bake_by_typing(template, tmp_path, text))
+@pytest.mark.parametrize(
+    ("bake_by", "text"),
+    [
+        *((bake_by_typing, text) for text in AWKWARD),
+        *((bake_by_command, text) for text in TEMPLATES),
+        (bake_by_command, " ".join(AWKWARD)),
+        (bake_by_defaults, " ".join(AWKWARD)),
+    ],
+)
+def test_text_comes_out_as_it_was_given(
+    template: Path, tmp_path: Path, bake_by: Give, text: str
+) -> None:
+    project = checked(bake_by(template, tmp_path, text))
 
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert metadata["description"] == text

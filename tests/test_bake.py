@@ -1,6 +1,8 @@
 """What comes out: the right files, whole, by whichever way."""
 
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ STYLED = {
     "src/chat_service/transport.py",
     "tests/test_openai_service.py",
 }
+COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
 JINJA = re.compile(rb"\{\{|\{%|\{#|cookiecutter\.")  # what closes a tag closes a dict, too
 IN_PYTHON = re.compile(rb"cookiecutter")  # an f-string doubles braces, too
 
@@ -31,8 +34,8 @@ def test_has_exactly_the_files_that_it_should(baked: Bake, style: str) -> None:
 def test_the_command_line_makes_the_same_as_the_api(
     baked: Bake, template: Path, tmp_path: Path, style: str
 ) -> None:
-    cookiecutter = (sys.executable, "-m", "cookiecutter", template, "--no-input")
-    done = run(*cookiecutter, "--output-dir", "cli", f"handler_style={style}", cwd=tmp_path)
+    options = ("--no-input", "--output-dir", "cli", f"handler_style={style}")
+    done = run(*COOKIECUTTER, template, *options, cwd=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert files(tmp_path / "cli" / "chat-service") == files(baked(handler_style=style))
@@ -74,18 +77,73 @@ def test_python_is_plain_in_the_template(baked: Bake) -> None:
     assert [name for name in plain.keys() & project if plain[name] != project[name]] == []
 
 
-def test_says_what_to_do_next(template: Path, tmp_path: Path) -> None:
-    """In ASCII, which every console can show, and a pipe of Windows as well."""
-    cookiecutter = (sys.executable, "-m", "cookiecutter", template, "--no-input")
-    done = run(*cookiecutter, "project_name=Zoë", cwd=tmp_path, PYTHONIOENCODING="ascii")
+def test_says_what_to_do_next_in_commands_that_work(template: Path, tmp_path: Path) -> None:
+    """Also with --output-dir, names that a shell reads otherwise, and a console of few letters."""
+    options = ("--no-input", "--output-dir", "it's", "project_name=Zoë")
+    done = run(*COOKIECUTTER, template, *options, cwd=tmp_path, PYTHONIOENCODING="ascii")
 
     assert done.returncode == 0
-    lines = [line.split("#")[0].strip() for line in done.stdout.splitlines()]
-    assert [line for line in lines if line.startswith(("cd", "make"))] == [
-        "cd zoe",
-        "make demo",
-        "make run",
-        "make test",
-    ]
+    steps = [line.split("#")[0].strip() for line in done.stdout.splitlines() if line[:2] == "  "]
+    assert steps == [*steps[:1], "make demo", "make run", "make test"]
     assert "OPENAI_API_KEY" in done.stdout
-    assert done.stdout.isascii()
+    for step in steps[1:]:  # -n: only say what would be done
+        assert run("sh", "-c", f"{steps[0]} && {step} -n", cwd=template).returncode == 0
+
+
+def test_a_folder_that_the_console_has_no_letters_for(template: Path, tmp_path: Path) -> None:
+    options = ("--no-input", "--output-dir", "日本")
+    done = run(*COOKIECUTTER, template, *options, cwd=tmp_path, PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_says_where_the_commands_without_make_are(template: Path, tmp_path: Path) -> None:
+    done = run(*COOKIECUTTER, template, "--no-input", cwd=tmp_path, PATH=str(tmp_path))
+
+    assert "make demo" not in done.stdout
+    assert "README.md" in done.stdout
+
+
+def test_a_project_made_without_hooks_says_so(template: Path, tmp_path: Path) -> None:
+    """And with which command it is made again, with the same answers."""
+    answers = ("--no-input", "handler_style=sync", "project_description={{ 7*7 }}")
+    folder = tmp_path / "chat-service"
+    run(*COOKIECUTTER, template, *answers, "--accept-hooks=no", cwd=tmp_path).check_returncode()
+
+    said = (folder / "HOOKS_DID_NOT_RUN.md").read_text(encoding="utf-8")
+    assert "--accept-hooks=no" in said
+    shutil.rmtree(folder)
+    (command,) = re.findall("^cookiecutter (.+)$", said, re.MULTILINE)
+    run(*COOKIECUTTER, *shlex.split(command), cwd=tmp_path).check_returncode()
+
+    run(*COOKIECUTTER, template, *answers, "--output-dir", "wanted", cwd=tmp_path)
+    assert files(folder) == files(tmp_path / "wanted" / "chat-service")
+
+
+def test_skip_if_file_exists_does_not_keep_what_was_edited(baked: Bake, template: Path) -> None:
+    """As the README warns: cookiecutter only looks at the names that files have in the template."""
+    chat = baked() / "src" / "chat_service" / "chat.py"
+    chat.write_text("# mine")
+    options = ("--no-input", "--overwrite-if-exists", "--skip-if-file-exists")
+    run(*COOKIECUTTER, template, *options, cwd=chat.parents[3]).check_returncode()
+
+    assert "# mine" not in chat.read_text()
+    assert "--skip-if-file-exists" in (ROOT / "README.md").read_text()
+
+
+def test_git_keeps_out_secrets_and_what_tools_leave(baked: Bake) -> None:
+    project = baked()
+    wanted = files(project).keys()
+    unwanted = [".env", ".env.local", ".venv/x", "htmlcov/x", ".idea/x", ".vscode/x", "src/x.swp"]
+    for name in (*unwanted, ".DS_Store", "dev/.DS_Store", "README.md~"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).touch()
+    run("git", "init", "--quiet", cwd=project).check_returncode()
+
+    shown = run("git", "ls-files", "--others", "--exclude-standard", cwd=project)
+    assert set(shown.stdout.splitlines()) == wanted
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.14"])
+def test_names_the_python_that_uv_and_pyenv_take(baked: Bake, version: str) -> None:
+    assert (baked(python_version=version) / ".python-version").read_text() == f"{version}\n"

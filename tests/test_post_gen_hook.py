@@ -73,6 +73,7 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
         variant = project / path.replace("PACKAGE", "chat_service")
         variant.parent.mkdir(parents=True, exist_ok=True)
         variant.write_text(variant.name)
+    (project / hook.UNFINISHED).touch()
     texts = dict.fromkeys(("project_name", "project_description", "author_name"), answer)
     script = render("post_gen_project", GOOD | texts, tmp_path)
 

@@ -114,16 +114,3 @@ def test_openai_model_is_the_one_in_the_settings(baked: Bake) -> None:
     settings = (baked(openai_model="ft:gpt-5.4-mini:acme::x1") / ".env.example").read_text()
 
     assert "OPENAI_MODEL=ft:gpt-5.4-mini:acme::x1" in settings.splitlines()
-
-
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [
-        ("Chat Service", "chat-service"),
-        ("Zoë's  _Bot_ No1!", "zoe-s-bot-no1"),
-        ("W" * 39 + " and more", "w" * 39),
-        ("!!!", "chat-service"),
-    ],
-)
-def test_slug_is_derived_from_the_name(baked: Bake, name: str, slug: str) -> None:
-    assert baked(project_name=name).name == slug
