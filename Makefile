@@ -1,7 +1,7 @@
 PYTHON ?= python3
 STYLE ?= to_thread
-# Relative, and modules rather than scripts, whose first line holds an absolute path: a clone may be
-# in a folder of any name.
+# A relative path, and below it modules rather than scripts, whose first line holds an absolute path:
+# so this works in a folder of any name.
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 TEMPLATE := {{cookiecutter.project_slug}}
@@ -11,7 +11,7 @@ DEMO := .demo/$(STYLE)
 PROJECT := $(DEMO)/$(SLUG)
 AS_MADE := $(DEMO)/as-made
 BAKED := $(DEMO)/baked
-# What belongs to whoever runs the project in .demo: its environment, a key, what tools leave there.
+# Neither compared nor removed when the project in .demo is made anew.
 STAYS := .venv .env .coverage* .*_cache __pycache__ htmlcov .idea .vscode .DS_Store
 # Folders too: their times tell when a file is gone.
 SOURCES := cookiecutter.json needs_cookiecutter_2.py $(shell find hooks '$(TEMPLATE)' -name '__pycache__' -prune -o -print)
@@ -39,7 +39,7 @@ demo: $(BAKED)
 	@echo "  $(VENV_PYTHON) -m cookiecutter . --no-input --output-dir .. handler_style=$(STYLE)"
 	@echo "  cd ../$(SLUG) && make demo"
 
-# Made anew, unless somebody has changed it since: it is compared with a copy of what was made.
+# Made anew, unless a file of it was changed: the project is compared with a copy of what was made.
 $(BAKED): $(INSTALLED) $(SOURCES)
 	@mkdir -p $(AS_MADE) $(PROJECT)
 	@LC_ALL=C diff -rq $(STAYS:%=-x '%') $(AS_MADE) $(PROJECT) >$(DEMO)/differences || [ $$? -eq 1 ]

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Iterator
 
 from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
@@ -121,7 +121,12 @@ class Answers(Extension):
         self._asking = True
         return ""
 
-    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+    def preprocess(
+        self,
+        source: str,
+        name: str | None,  # noqa: ARG002 - Jinja passes it
+        filename: str | None = None,  # noqa: ARG002 - the same
+    ) -> str:
         """Take an answer literally.
 
         Cookiecutter renders what does not come from the keyboard, such as an answer on the command
@@ -174,11 +179,8 @@ def find_problems(answers: dict[str, str]) -> Iterator[tuple[str, str]]:
             f"{answers['author_email']!a} is no e-mail address: write one such as you@example.com.",
         )
     if not MODEL.fullmatch(answers["openai_model"]):
-        yield (
-            "openai_model",
-            f"{answers['openai_model']!a} may hold only letters, digits and any of . _ : / @ + -"
-            " and must not be empty.",
-        )
+        problem = "may hold only letters, digits and any of . _ : / @ + - and must not be empty."
+        yield "openai_model", f"{answers['openai_model']!a} {problem}"
 
 
 def slug_problems(slug: str) -> Iterator[str]:

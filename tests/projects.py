@@ -82,6 +82,14 @@ def bake(template: Path, output: Path, **answers: str) -> Path:
     return Path(project)
 
 
+def stand_in(python: Path, project: Path) -> None:
+    """Have `make` find this interpreter in `.venv`."""
+    script = project / ".venv" / "bin" / "python"
+    script.parent.mkdir(parents=True)
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="$PWD/src" exec \'{python}\' "$@"\n')
+    script.chmod(0o755)
+
+
 def files(project: Path) -> dict[str, bytes]:
     """What is in each file, by its path with slashes."""
     paths = (path for path in project.rglob("*") if path.is_file())

@@ -41,8 +41,11 @@ def test_passes_its_own(project: Path, venv: Path, command: tuple[str, ...]) -> 
 
 
 def test_passes_as_a_new_user_would_check_it(template: Path, tmp_path: Path) -> None:
-    """With nothing but its own Makefile: the coverage that it demands of itself included."""
-    project = bake(template, tmp_path)
+    """With nothing but its own Makefile: the coverage that it demands of itself included.
+
+    In a folder whose name means something to make, to a shell and to the first line of a script.
+    """
+    project = bake(template, tmp_path / "My Projects" / "it's $HOME #1 %s ü")
 
     checked = run("make", "check", f"PYTHON={sys.executable}", cwd=project)
     asked = run("make", "demo", cwd=project)

@@ -1,0 +1,200 @@
+"""The verbs of a project: by its Makefile, by its README without make, by FastAPI's commands."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from .conftest import Bake
+from .projects import FILES, bake, files, run, stand_in
+
+MAKE = ("make", "INSTALLED=")  # with nothing to install
+WITHIN = 60  # seconds; long, for the machine may be busy
+OFFLINE = """
+OPENAI_API_KEY=sk-offline-needs-no-key
+OPENAI_BASE_URL={url}
+OPENAI_MODEL=offline
+PORT={port}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(template: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = bake(template, tmp_path_factory.mktemp("project") / "it's $HOME")
+    stand_in(venv / "python", project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def openai_url(project: Path) -> Iterator[str]:
+    with running(".venv/bin/python", "-m", "dev.offline_openai", "--port", "0", cwd=project) as run:
+        assert run.stdout
+        yield run.stdout.readline().rpartition("OPENAI_BASE_URL=")[2].strip()
+
+
+@pytest.fixture
+def port(project: Path, openai_url: str) -> int:
+    """A free one, on which the project's `.env` has the service listen."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    (project / ".env").write_text(OFFLINE.format(url=openai_url, port=port))
+    return port
+
+
+@contextmanager
+def running(*command: str, cwd: Path, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run until the end of the block, and then press Ctrl-C."""
+    environment = os.environ | env
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=WITHIN)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    ends_at = time.monotonic() + WITHIN
+    while not holds():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def get(port: int, path: str) -> str:
+    """The answer, or nothing if there is none or a failure."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        return str(answer.read().decode())
+    return ""
+
+
+def test_dev_follows_the_settings_and_each_change(project: Path, port: int) -> None:
+    app = project / "src" / "chat_service" / "app.py"
+    code = app.read_text()
+    with running(*MAKE, "dev", cwd=project):
+        wait_until(lambda: get(port, "/readyz"))
+        assert "Changed" not in get(port, "/openapi.json")
+        app.write_text(code.replace('title=about["Name"]', 'title="Changed"'))
+        wait_until(lambda: "Changed" in get(port, "/openapi.json"))
+    app.write_text(code)
+    assert get(port, "/livez") == ""
+
+
+def test_dev_says_which_setting_is_wrong(project: Path, port: int) -> None:
+    done = run(*MAKE, "dev", cwd=project, OPENAI_MODEL="", PORT="x", OPENAI_API_KEY=" ")
+
+    assert "PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"Error {os.EX_CONFIG}" in done.stderr.splitlines()[-1]
+
+
+def test_load_goes_to_the_service_that_run_started(project: Path, port: int) -> None:
+    with running(*MAKE, "run", cwd=project):
+        wait_until(lambda: get(port, "/readyz"))
+        done = run(*MAKE, "load", "ARGS=--seconds 0.5", cwd=project)
+
+    assert f"http://127.0.0.1:{port} " in done.stdout
+    assert re.search(r"^ +\d+  200$", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def fastapi_cli(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH with what fastapi[standard] adds for its commands."""
+    folder = tmp_path_factory.mktemp("fastapi")
+    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--target", folder, "fastapi-cli")
+    run(*pip, cwd=folder).check_returncode()
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["dev", "run"])
+def test_fastapi_finds_the_service(
+    project: Path, venv: Path, fastapi_cli: Path, port: int, verb: str
+) -> None:
+    path = os.pathsep.join([str(project / "src"), str(fastapi_cli)])
+    command = (str(venv / "python"), "-m", "fastapi", verb, "--port", str(port))
+    with running(*command, cwd=project, PYTHONPATH=path):
+        wait_until(lambda: get(port, "/readyz"))
+
+
+def commands_without_make(project: Path) -> dict[str, list[str]]:
+    """The right column of the README's table, by what stands on the left."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (project / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+    return {row[0]: re.findall("`(.+?)`", row[-1]) for row in rows if "Scripts" in row[-1]}
+
+
+def test_readme_has_every_verb_without_make(project: Path, venv: Path) -> None:
+    """As far as a test on Unix can tell, with Unix's paths in place of those of Windows."""
+    verbs = commands_without_make(project)
+    install, demo, start, dev, load, test, lint, types = verbs.values()
+    slow = [f"{command} --help" for command in (*load, *test, *types)]
+
+    for command in (*demo, *lint, *slow):
+        unix = command.replace(".venv\\Scripts\\python", ".venv/bin/python")
+        assert run("sh", "-c", unix, cwd=project).returncode == 0
+    makefile = (project / "Makefile").read_text()
+    for command in (*install[1:], *demo, *start, *dev, *load, *test[:1], *lint, *types):
+        assert command.removeprefix(".venv\\Scripts\\python ") in makefile.replace("--quiet ", "")
+
+
+def test_clean_leaves_what_is_yours(baked: Bake) -> None:
+    project = baked()
+    for name in (".env", "uv.lock", "dist/x", "htmlcov/x", ".coverage.1", "src/__pycache__/x"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).touch()
+    for name in (".mypy_cache/x", ".venv/x", "src/x.egg-info/x"):
+        (project / name).parent.mkdir()
+        (project / name).touch()
+
+    run("make", "clean", cwd=project).check_returncode()
+
+    assert files(project).keys() == FILES | {".env", "uv.lock"}
+
+
+@pytest.mark.parametrize(
+    ("option", "exists", "synced"),
+    [
+        ((), True, "--quiet --python python3.13"),
+        ((), False, "--no-progress"),
+        (("PYTHON=no such",), False, "--quiet --python no such"),
+    ],
+    ids=["found", "none", "named"],
+)
+def test_uv_brings_a_python_where_there_is_none(
+    baked: Bake, tmp_path: Path, option: tuple[str, ...], exists: bool, synced: str
+) -> None:
+    """It is told which one if there is one, or if one is named; else .python-version tells it."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("echo", "make", "sh", "touch", "mkdir"):
+        (commands / name).symlink_to(shutil.which(name) or "")
+    uv = '#!/bin/sh\nmkdir .venv; echo synced: "$@"\n'
+    python = f'#!/bin/sh\nexec {sys.executable} "$@"\n' if exists else "#!/bin/sh\nexit 127\n"
+    for name, script in (("uv", uv), ("python3.13", python), ("python3", python)):
+        (commands / name).write_text(script)
+        (commands / name).chmod(0o755)
+
+    done = run("make", ".venv/installed", *option, cwd=baked(), PATH=str(commands))
+
+    assert done.returncode == 0
+    assert f"synced: sync {synced}" in done.stdout.splitlines()
