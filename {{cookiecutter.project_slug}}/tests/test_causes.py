@@ -3,8 +3,9 @@
 import datetime
 import logging
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,23 @@ def silent() -> Iterator[str]:
 
 
 @contextmanager
+def plain() -> Iterator[str]:
+    """A server that speaks HTTP where TLS is spoken to it."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as client:
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
 def faulty(kind: str, offline: OfflineOpenAI, folder: Path) -> Iterator[dict[str, str]]:
     """The environment of a service to which this happens."""
     authority = trustme.CA()
@@ -45,9 +63,10 @@ def faulty(kind: str, offline: OfflineOpenAI, folder: Path) -> Iterator[dict[str
         elif kind == "refused":
             address = stack.enter_context(refusing())
             yield {"OPENAI_BASE_URL": f"http://{address}/v1"}
-        elif kind in ("no TLS", "no answer"):
-            scheme = "https" if kind == "no TLS" else "http"
-            yield {"OPENAI_BASE_URL": f"{scheme}://{stack.enter_context(silent())}/v1"}
+        elif kind == "no TLS":
+            yield {"OPENAI_BASE_URL": f"https://{stack.enter_context(plain())}/v1"}
+        elif kind == "no answer":
+            yield {"OPENAI_BASE_URL": f"http://{stack.enter_context(silent())}/v1"}
         elif kind == "dropped":
             offline.script(Scripted(path="/v1", drop=True, times=99))
             yield {"OPENAI_BASE_URL": offline.url}
@@ -94,7 +113,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ("unknown authority", "local issuer certificate", "local issuer certificate"),
         ("expired", "certificate has expired", "certificate has expired"),
         ("wrong host", "not valid for '127.0.0.1'", "not valid for '127.0.0.1'"),
-        ("no TLS", "ConnectTimeout", "Timeout"),
+        ("no TLS", "SSL", "SSL"),
         ("no answer", "no answer within 0.5 s", "ReadTimeout"),
         ("dropped", "disconnected", "disconnected"),
         ("no such proxy", "by the proxy http://127.0.0.1:", "ConnectionRefusedError: "),
