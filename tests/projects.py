@@ -53,6 +53,7 @@ FILES = {
     "tests/__init__.py",
     "tests/conftest.py",
     "tests/test_app.py",
+    "tests/test_causes.py",
     "tests/test_chat.py",
     "tests/test_concurrency.py",
     "tests/test_connections.py",

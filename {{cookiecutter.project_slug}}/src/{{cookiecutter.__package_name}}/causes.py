@@ -10,10 +10,13 @@ LONGEST_TEXT = 500
 _USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 
 
-def describe(error: BaseException) -> str:
-    """The type and text of what `error` was raised for, without credentials in URLs."""
+def describe(error: BaseException, default: str = "") -> str:
+    """The type and text of what `error` was raised for, without credentials in URLs.
+
+    Where that has no text, `default` stands for it.
+    """
     cause = _innermost(error)
-    text = _fields(cause) if isinstance(cause, ValidationError) else str(cause)
+    text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or default
     text = " ".join(_USERINFO.sub("", text).split())[:LONGEST_TEXT]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 

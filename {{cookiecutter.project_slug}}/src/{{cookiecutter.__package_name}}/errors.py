@@ -153,7 +153,7 @@ def log(error: ServiceError) -> None:
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
         "%s: %s",
         error.type,
-        describe(error),
+        describe(error, error.title),
         extra={
             "upstream_status": getattr(cause, "status_code", None),
             "upstream_code": getattr(cause, "code", None),

@@ -30,7 +30,7 @@ from .upstream import by_code, error_in, translate
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10.0
-START_SECONDS = 1.5  # by so much may the check at start delay the server
+START_SECONDS = 1.9  # by so much may the check at start delay the server
 LONGEST_WAIT_SECONDS = 60
 
 
