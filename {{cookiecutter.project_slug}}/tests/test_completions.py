@@ -54,6 +54,7 @@ CONTENTS: list[Any] = [
     [{"type": "text", "text": "Hello."}],
     [THINKING, {"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}],
     [{"type": "output_text", "text": "Hello.", "annotations": []}],
+    [{"type": "reasoning", "text": "Greet, I think."}, {"type": "text", "text": "Hello."}],
     ["Hel", "lo."],
     [{"text": "Hello."}, {"type": "text", "text": None}, {"type": 3}],
 ]
@@ -289,7 +290,7 @@ BEFORE_TEXT: list[list[Any]] = [
 
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("before", BEFORE_TEXT)
-@pytest.mark.parametrize("failure", ["{", '{"error": {"code": 503}}', None])
+@pytest.mark.parametrize("failure", ["{", '{"error": {"code": 503}}', "[DONE]", None])
 def test_a_stream_that_fails_before_it_has_begun_is_tried_again(
     before: list[Any], failure: str | None, service: Service, offline: OfflineOpenAI
 ) -> None:

@@ -229,11 +229,12 @@ def test_an_event_that_is_called_an_error_is_one(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 def test_an_error_under_status_200_says_when_to_ask_again(
-    endpoint: str, service: Service, offline: OfflineOpenAI
+    endpoint: str, content_type: str, service: Service, offline: OfflineOpenAI
 ) -> None:
     body, headers = text({"error": {"code": 429}}), {"retry-after": "100"}
-    offline.script(Scripted(body=body, headers=headers))
+    offline.script(Scripted(body=body, headers=headers, content_type=content_type))
     response = service.post(endpoint)
     assert (problem_of(response), response.headers["retry-after"]) == (LIMIT, "100")
     assert len(offline.received) == 1

@@ -204,7 +204,7 @@ class StreamedReply:
             self._before_events = None
             data = event.strip()
             if data == b"[DONE]":
-                self._end()
+                self.is_over = True
                 return
             if data and data != b"null":
                 self._add(_parse(data, self._response))
@@ -214,8 +214,8 @@ class StreamedReply:
             if self._before_events:
                 self._add_whole(_to_reply(self._before_events, self._response))
             elif self._finish_reason is None:
-                raise BrokenReply("the stream ended with neither a finish_reason nor [DONE]")
-            self._end()
+                raise BrokenReply("the stream ended before its reply did")
+            self.is_over = True
 
     def _add(self, chunk: _Reply) -> None:
         self._model = _string(chunk.model) or self._model
@@ -237,11 +237,6 @@ class StreamedReply:
         self._model, self._usage = reply.model, reply.usage
         self._finish_reason = reply.finish_reason
         self.has_begun = True
-
-    def _end(self) -> None:
-        if not self.has_begun:
-            raise BrokenReply("the stream ended without a reply")
-        self.is_over = True
 
     async def texts(self, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[str]:
         """The text as it comes: of all the chunks of one read together."""
