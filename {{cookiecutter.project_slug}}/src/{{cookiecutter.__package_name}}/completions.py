@@ -72,7 +72,7 @@ def _parse(data: bytes, response: httpx2.Response) -> _Reply:
     """Read a body, or the data of an event, of a response with status 200.
 
     Raises:
-        openai.APIStatusError: it is an error all the same.
+        openai.APIStatusError: it is an error despite the status.
         BrokenReply: it cannot be read.
     """
     if found := error_in(data, response):
@@ -147,11 +147,7 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
 
 
 def to_reply(response: httpx2.Response) -> ChatReply:
-    """
-    Raises:
-        openai.APIStatusError: it is an error, although its status is 200.
-        BrokenReply: it is no reply.
-    """
+    """Raises what `_parse` does, and BrokenReply if there is no message."""
     return _to_reply(response.content, response)
 
 

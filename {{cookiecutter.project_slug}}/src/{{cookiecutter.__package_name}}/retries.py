@@ -32,7 +32,7 @@ backoff = wait_random_exponential(multiplier=0.5, max=8)
 
 
 def is_retried(error: BaseException) -> bool:
-    """As the SDK does, https://github.com/openai/openai-python#retries, but not without money."""
+    """The SDK's rules (https://github.com/openai/openai-python#retries), but never for a quota."""
     ours = translate(error)
     if isinstance(ours, errors.UpstreamQuotaExhausted):
         return False
@@ -41,7 +41,7 @@ def is_retried(error: BaseException) -> bool:
         if asked in ("true", "false"):
             return asked == "true"
     if isinstance(error, openai.APIError) and type(ours) is errors.UpstreamError:
-        # Inside a stream of the SDK an error has no status: this is its 5xx.
+        # An error inside a stream of the SDK has no status: it is treated as a 5xx.
         status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
         return status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return isinstance(ours, RETRIED_ERRORS)

@@ -32,7 +32,7 @@ class Decoder:
 def _data(block: bytes) -> bytes:
     """Comments and other fields left out, several lines of data joined.
 
-    Of an event called `error`, as its member of that name.
+    The data of an `error` event is returned as `{"error": data}`.
     """
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[len(b"data: ") :]  # as OpenAI writes them all

@@ -154,7 +154,7 @@ def _whose_fault(error: BaseException) -> type[errors.UpstreamError]:
     try:
         error.response.json()
     except (ValueError, RecursionError):
-        return errors.UpstreamError  # no API answers in HTML: OPENAI_BASE_URL is wrong
+        return errors.UpstreamError  # not an API's answer: OPENAI_BASE_URL is wrong
     refusal = str(error.body)[:LONGEST_REFUSAL]
     for words, cls in OPERATORS_CHOICE.items():
         if re.search(words, refusal, re.IGNORECASE | re.DOTALL):
@@ -167,11 +167,11 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
 
     It is what the SDK would have raised under the status that the error names.
     """
-    if b'"error"' not in data:  # in any form of it; nearly no reply gets further
+    if b'"error"' not in data:  # every form of an error has it, and hardly any reply does
         return None
     try:
         error = _find_error(json.loads(data))
-    except (ValueError, RecursionError):  # a broken reply, which is for the caller to say
+    except (ValueError, RecursionError):  # a broken reply: the caller, who parses it, says so
         return None
     if error is None:
         return None
@@ -181,7 +181,7 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
         next((STATUS_BY_TYPE[name] for name in names if name in STATUS_BY_TYPE), 500),
     )
     headers = response.headers.copy()
-    headers.pop("content-encoding", None)  # which `data` is free of
+    headers.pop("content-encoding", None)  # `data` is decoded already
     return openai.APIStatusError(
         f"status {response.status_code}, but {error.get('message') or error.get('error')}",
         response=httpx2.Response(status, headers=headers, content=data, request=response.request),
