@@ -38,7 +38,7 @@ def test_demo_says_which_styles_there_are(template: Path, style: str) -> None:
 
 
 def python_that(folder: Path, script: str) -> str:
-    interpreter = folder / "python-of-a-test"
+    interpreter = folder / "it's the python of a test"
     interpreter.write_text(f"#!/bin/sh\n{script}\n")
     interpreter.chmod(0o755)
     return f"PYTHON={interpreter}"
