@@ -89,13 +89,15 @@ def test_installs_and_starts_with_any_text(template: Path, tmp_path: Path, venv:
     code = """
 import json
 from importlib.metadata import metadata
-import typed.app
-print(json.dumps([metadata("typed")["Summary"], metadata("typed")["Author-email"]]))
+from typed.app import create_app
+from typed.settings import Settings
+app = create_app(Settings(openai_api_key="sk-" + "0123456789abcdef" * 3, openai_model="m"))
+print(json.dumps([app.title, metadata("typed")["Summary"], metadata("typed")["Author-email"]]))
 """
     shown = run(venv / "python", "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "lib"))
 
-    summary, author = json.loads(shown.stdout)
-    assert summary == text
+    title, summary, author = json.loads(shown.stdout)
+    assert title == summary == text
     assert author.endswith(f"<{EMAIL}>")
 
 
