@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(load.run())
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
-        print(f"No service at {load.url} ({error}): `make run` starts one.", file=sys.stderr)
+        print(f"No service at {load.url} ({error}): start it first.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print()
