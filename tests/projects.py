@@ -55,6 +55,7 @@ FILES = {
     "tests/test_app.py",
     "tests/test_causes.py",
     "tests/test_chat.py",
+    "tests/test_completions.py",
     "tests/test_concurrency.py",
     "tests/test_connections.py",
     "tests/test_deadline.py",
@@ -67,12 +68,14 @@ FILES = {
     "tests/test_offline_openai.py",
     "tests/test_openai_service.py",
     "tests/test_retries.py",
+    "tests/test_root_path.py",
     "tests/test_settings.py",
     "tests/test_shutdown.py",
     "tests/test_sse.py",
     "tests/test_streams.py",
     "tests/test_telemetry.py",
     "tests/test_tls.py",
+    "tests/test_upstream.py",
 }
 
 
