@@ -12,7 +12,7 @@ PROJECT := $(DEMO)/$(SLUG)
 AS_MADE := $(DEMO)/as-made
 BAKED := $(DEMO)/baked
 # Neither compared nor removed when the project in .demo is made anew.
-STAYS := .venv .env .coverage* .*_cache __pycache__ htmlcov .idea .vscode .DS_Store
+STAYS := .venv .env .coverage .coverage.* .*_cache __pycache__ htmlcov .idea .vscode .DS_Store
 # Folders too: their times tell when a file is gone.
 SOURCES := cookiecutter.json needs_cookiecutter_2.py $(shell find hooks '$(TEMPLATE)' -name '__pycache__' -prune -o -print)
 

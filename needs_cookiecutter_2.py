@@ -4,7 +4,8 @@ Before any folder is made, it can choose defaults and refuse, which a hook canno
 for the sake of cookiecutter 1, which looks for it in vain before it asks anything and says so:
 "Unable to load extension: No module named 'needs_cookiecutter_2'".
 
-It runs under cookiecutter's own interpreter: Python 3.8 or newer, and nothing but Jinja.
+It runs under cookiecutter's own interpreter, Python 3.8 or newer, with no packages but cookiecutter
+and Jinja.
 """
 
 from __future__ import annotations
@@ -154,12 +155,12 @@ def package_name(answers: dict[str, str]) -> str:
     if problems:
         refused = {name for name, _ in problems}
         kept = {
-            name: answer
+            name: "" if name in refused else answer
             for name, answer in answers.items()
-            if not name.startswith("_") and name not in refused
+            if not name.startswith("_")
         }
         sentences = [f"{name} {problem}" for name, problem in problems]
-        raise FailedHookException("\n".join([*sentences, *command_that_keeps(kept)]))
+        raise FailedHookException("\n".join([*sentences, *command_to_correct(kept)]))
     return answers["project_slug"].replace("-", "_")
 
 
@@ -196,19 +197,20 @@ def slug_problems(slug: str) -> Iterator[str]:
             yield f"{slug!a} would hide {what}: choose another, such as my-{slug}."
 
 
-def command_that_keeps(answers: dict[str, str]) -> list[str]:
+def command_to_correct(answers: dict[str, str]) -> list[str]:
     """Lines with this process's own command and these answers, if it has one that takes answers."""
     path, *arguments = sys.argv
     program = Path(path).parent.name if Path(path).stem == "__main__" else Path(path).stem
     if program != "cookiecutter":
         return []  # a test, or a program that takes answers in another way
-    given = tuple(f"{name}=" for name in QUESTIONS)
+    given = ("--no-input", *(f"{name}=" for name in QUESTIONS))
     command = [
         *([program] if shutil.which(program) else [sys.executable, "-m", program]),
         *(argument for argument in arguments if not argument.startswith(given)),
+        "--no-input",
         *(f"{name}={answer}" for name, answer in answers.items()),
     ]
     quoted = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
     encoding = sys.stdout.encoding or "ascii"  # of a console that may lack letters of an answer
     shown = quoted.encode(encoding, "replace").decode(encoding)
-    return ["To answer only that again:", f"  {shown}"]
+    return ["The same with your other answers; fill in what ends in = and is empty:", f"  {shown}"]

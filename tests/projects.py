@@ -33,6 +33,7 @@ FILES = {
     "src/chat_service/concurrency.py",
     "src/chat_service/connections.py",
     "src/chat_service/deadline.py",
+    "src/chat_service/dependencies.py",
     "src/chat_service/disconnects.py",
     "src/chat_service/document.py",
     "src/chat_service/errors.py",

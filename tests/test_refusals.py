@@ -65,7 +65,10 @@ def test_ends_with_a_command_that_keeps_the_other_answers(template: Path, tmp_pa
     options = (template, "--no-input", "--output-dir", tmp_path / "it's")
     *_, command = refuse(tmp_path, *COOKIECUTTER, *options, "project_slug=json", *others)
 
-    again = run(*shlex.split(command), cwd=tmp_path)
+    words = shlex.split(command)
+    assert refuse(tmp_path, *words)[0].startswith("project_slug ")
+    filled = [f"{word}chat-service" if word == "project_slug=" else word for word in words]
+    again = run(*filled, cwd=tmp_path)
     wanted = run(*COOKIECUTTER, template, "--no-input", *others, cwd=tmp_path)
 
     assert (again.returncode, wanted.returncode) == (0, 0)

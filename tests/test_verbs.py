@@ -91,7 +91,7 @@ def test_dev_follows_the_settings_and_each_change(project: Path, port: int) -> N
     with running(*MAKE, "dev", cwd=project):
         wait_until(lambda: get(port, "/readyz"))
         assert "Changed" not in get(port, "/openapi.json")
-        app.write_text(code.replace('title=about["Name"]', 'title="Changed"'))
+        app.write_text(code.replace('version=about["Version"]', 'version="Changed"'))
         wait_until(lambda: "Changed" in get(port, "/openapi.json"))
     app.write_text(code)
     assert get(port, "/livez") == ""

@@ -156,12 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(load.run())
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
-        print(f"No service at {load.url} ({error}): start it first.", file=sys.stderr)
+        print(
+            f"No service answers at {load.url} ({error}): start it, or correct the address.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print()
     print(load.summary())
-    return 0
+    return 0 if load.latencies else 1
 
 
 if __name__ == "__main__":

@@ -6,20 +6,19 @@ from importlib import import_module
 
 import uvicorn
 
-EX_CONFIG = 78  # sysexits.h, as `python -m` the package ends
-
 
 def main(package: str) -> None:
     os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # a change should show soon, also during a stream
-    settings = import_module(f"{package}.settings")
+    service = import_module(f"{package}.__main__")
     try:
-        address = settings.load_settings()
-    except settings.SettingsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(EX_CONFIG)
+        address = service.load_usable_settings()
+        service.listen(address.host, address.port).close()  # whether uvicorn can
+    except service.SettingsError as error:
+        service.refuse(str(error))
     uvicorn.run(
         f"{package}.app:create_app",
         factory=True,
+        loop="asyncio",  # as `python -m` the package
         host=address.host,
         port=address.port,
         reload=True,

@@ -290,13 +290,26 @@ BEFORE_TEXT: list[list[Any]] = [
 
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("before", BEFORE_TEXT)
-@pytest.mark.parametrize("failure", ["{", '{"error": {"code": 503}}', "[DONE]", None])
+@pytest.mark.parametrize("failure", ["{", '{"error": {"code": 503}}', None])
 def test_a_stream_that_fails_before_it_has_begun_is_tried_again(
     before: list[Any], failure: str | None, service: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(stream(*before, *([failure] if failure else []), end=""))
     assert streamed(service)[1] == "done"
     assert len(offline.received) == 2
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("before", BEFORE_TEXT)
+def test_a_stream_without_text_is_whole_with_done_if_it_has_a_choice(
+    before: list[Any], service: Service, offline: OfflineOpenAI
+) -> None:
+    """An empty reply is a reply, and paid for."""
+    offline.script(stream(*before))
+    text, name, _ = streamed(service)
+    assert name == "done"
+    is_reply = any(chunk["choices"] for chunk in before)
+    assert (text == "", len(offline.received)) == ((True, 1) if is_reply else (False, 2))
 
 
 @pytest.mark.usefixtures("no_backoff")

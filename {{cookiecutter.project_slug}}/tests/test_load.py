@@ -90,7 +90,7 @@ def test_says_when_no_service_is_there(capsys: pytest.CaptureFixture[str]) -> No
         deaf.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         assert load.main([url]) == 1
-    assert capsys.readouterr().err.startswith(f"No service at {url} ")
+    assert capsys.readouterr().err.startswith(f"No service answers at {url} ")
 
 
 @pytest.mark.parametrize(

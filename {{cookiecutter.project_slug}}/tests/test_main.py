@@ -22,7 +22,7 @@ from .conftest import KEY, PACKAGE, QUESTION, events, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted, running
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
-LISTENS = re.compile(r"Uvicorn running on (\S+) ")
+LISTENS = re.compile(r"(?:Listening|Uvicorn running) on (\S+) ")
 
 
 @dataclass
@@ -241,7 +241,7 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
         started(WORKERS=workers, LOG_FORMAT="json", **owners) as (service, url, offline),
     ):
         check_requests(url, offline)
-        offline.script(Scripted(words=8, chunk_delay=0.5))
+        offline.script(Scripted(words=14, chunk_delay=0.5))
         with (
             httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
             httpx2.Client(base_url=url) as client,

@@ -12,8 +12,8 @@ from .conftest import (
     Service,
     app,
     ask_without_reading,
+    dependencies,
     make_settings,
-    openai_service,
     serving,
     wait_until,
 )
@@ -29,7 +29,7 @@ class EmbeddingsRequest(BaseModel):
 
 @router.post("/embeddings")
 async def embeddings(
-    request: EmbeddingsRequest, service: openai_service.Service
+    request: EmbeddingsRequest, service: dependencies.Service
 ) -> list[list[float]]:
     result = await service.call(
         lambda client: client.embeddings.create(model="text-embedding-3-small", input=request.texts)
@@ -43,7 +43,7 @@ class Forecast(BaseModel):
 
 
 @router.post("/forecast")
-async def forecast(service: openai_service.Service) -> Forecast | None:
+async def forecast(service: dependencies.Service) -> Forecast | None:
     completion = await service.call(
         lambda client: client.chat.completions.parse(
             model="gpt-test",
@@ -55,7 +55,7 @@ async def forecast(service: openai_service.Service) -> Forecast | None:
 
 
 @router.post("/poem")
-async def poem(service: openai_service.Service) -> str:
+async def poem(service: dependencies.Service) -> str:
     response = await service.call(
         lambda client: client.responses.create(
             model="gpt-test", input="A poem, please.", timeout=None
@@ -65,7 +65,7 @@ async def poem(service: openai_service.Service) -> str:
 
 
 @router.get("/files")
-async def files(service: openai_service.Service) -> list[str]:
+async def files(service: dependencies.Service) -> list[str]:
     page = await service.call(lambda client: client.files.list())
     if isinstance(page, AsyncCursorPage):
         return [file.id async for file in page]

@@ -11,7 +11,7 @@ from .conftest import (
     Service,
     app,
     ask_without_reading,
-    concurrency,
+    dependencies,
     make_settings,
     openai_service,
     serving,
@@ -28,7 +28,7 @@ class EmbeddingsRequest(BaseModel):
 
 
 @router.post("/embeddings")
-def embeddings(request: EmbeddingsRequest, service: openai_service.Service) -> list[list[float]]:
+def embeddings(request: EmbeddingsRequest, service: dependencies.Service) -> list[list[float]]:
     result = service.call(
         lambda client: client.embeddings.create(model="text-embedding-3-small", input=request.texts)
     )
@@ -41,7 +41,7 @@ class Forecast(BaseModel):
 
 
 @router.post("/forecast")
-def forecast(service: openai_service.Service) -> Forecast | None:
+def forecast(service: dependencies.Service) -> Forecast | None:
     completion = service.call(
         lambda client: client.chat.completions.parse(
             model="gpt-test",
@@ -53,7 +53,7 @@ def forecast(service: openai_service.Service) -> Forecast | None:
 
 
 @router.post("/poem")
-def poem(service: openai_service.Service) -> str:
+def poem(service: dependencies.Service) -> str:
     response = service.call(
         lambda client: client.responses.create(
             model="gpt-test", input="A poem, please.", timeout=None
@@ -63,7 +63,7 @@ def poem(service: openai_service.Service) -> str:
 
 
 @router.get("/files")
-def files(service: openai_service.Service) -> list[str]:
+def files(service: dependencies.Service) -> list[str]:
     return [file.id for file in service.call(lambda client: client.files.list())]
 
 
@@ -175,7 +175,7 @@ def test_calls_outside_of_a_request_queue_and_retry_too(offline: OfflineOpenAI) 
     """As a script or a thread of one's own makes them, which no client can disconnect from."""
     offline.script(Scripted(path="/v1/models", status=500))
     known = make_settings(offline, max_concurrency=1)
-    opened = openai_service.OpenAIService.open(known, concurrency.ConcurrencyLimiter(known))
+    opened = openai_service.OpenAIService.open(known)
 
     async def count() -> list[int]:
         async with opened as service:

@@ -10,9 +10,13 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from . import key_check
-from .settings import SettingsError, load_settings
+from .app import STARTUP_FAILURE
+from .connections import load_usable_settings
+from .settings import SettingsError
 from .shutdown import CLOSING_SECONDS, SIGNALS
-from .telemetry import configure_logging, redact_in_logs
+from .telemetry import configure_logging
+
+logger = logging.getLogger(__name__)
 
 EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
 
@@ -22,16 +26,15 @@ def main() -> None:
     for number in SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        settings = load_settings()
-        listener = _listen(settings.host, settings.port)
+        settings = load_usable_settings()
+        listener = listen(settings.host, settings.port)
         configure_logging(settings)
-        redact_in_logs(settings.openai_api_key.get_secret_value())
         # Before any worker is there: a supervisor would start one that refuses again and again.
         verdict = key_check.try_key_at_start(settings)
     except SettingsError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if verdict.status is key_check.KeyStatus.REJECTED:
-        _refuse(verdict.sentence)
+        refuse(verdict.sentence)
     config = uvicorn.Config(
         f"{__package__}.app:create_app",
         factory=True,
@@ -44,21 +47,21 @@ def main() -> None:
         server_header=False,
     )
     host, port = listener.getsockname()[:2]
-    logging.getLogger("uvicorn.error").info(
-        "Uvicorn running on http://%s:%d (Press CTRL+C to quit)",
+    logger.info(
+        "Listening on http://%s:%d (Ctrl-C stops the service)",
         f"[{host}]" if ":" in host else host,
         port,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-        return
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:  # its log says why
-        sys.exit(1)
+        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)
+    else:
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Bound here, for uvicorn would exit with another status and without naming the setting.
 
     Raises:
@@ -87,7 +90,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str) -> NoReturn:
     sys.stderr.write(f"{sentence}\n")
     sys.exit(EX_CONFIG)
 

@@ -9,20 +9,18 @@ from contextlib import asynccontextmanager
 from importlib.metadata import metadata
 from typing import Any, TypedDict
 
-import httpx2
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import chat, health
 from .body_limit import BodyLimit
-from .concurrency import ConcurrencyLimiter
-from .connections import proxy_for, tls_context
+from .connections import load_usable_settings
 from .disconnects import CancelOnDisconnect
 from .document import DocumentedFastAPI
-from .errors import OTHER_PROBLEMS, AnswerForBugs, add_exception_handlers
+from .errors import OTHER_PROBLEMS, UnhandledExceptionMiddleware, add_exception_handlers
 from .key_check import KeyCheck
 from .openai_service import OpenAIService
-from .settings import Settings, SettingsError, load_settings, misspelled_names
+from .settings import Settings, SettingsError, misspelled_names
 from .shutdown import GracefulShutdown, RunningRequests
 from .telemetry import RequestIdMiddleware, configure_logging, redact_in_logs
 
@@ -35,7 +33,7 @@ logger = logging.getLogger(__name__)
 class State(TypedDict):
     """What a handler finds in `request.state`."""
 
-    limiter: ConcurrencyLimiter
+    shutdown: GracefulShutdown
     openai_service: OpenAIService
     key_check: KeyCheck
 
@@ -43,25 +41,27 @@ class State(TypedDict):
 def _set_root_path(app: ASGIApp, root_path: str) -> ASGIApp:
     """Middleware for a reverse proxy that serves this service under a prefix.
 
-    Whether the proxy removes the prefix from the path or passes it on makes no difference.
+    The proxy may remove the prefix from the path or pass it on. If it removes it, the prefix must
+    not begin as the path of an endpoint does, such as `/v1`.
     FastAPI's own parameter is deprecated in favor of the launcher's, which not all launchers have.
     """
 
     async def with_root_path(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["root_path"] = root_path
-            if not f"{scope['path']}/".startswith(f"{root_path}/"):
-                scope["path"] = root_path + scope["path"]  # ASGI: the path includes the root path
+            path: str = scope["path"]
+            if not f"{path}/".startswith(f"{root_path}/"):
+                path = root_path + path  # ASGI: the path includes the root path
+            scope = {**scope, "root_path": root_path, "path": path}
         await app(scope, receive, send)
 
     return with_root_path
 
 
 def _settle_garbage_collection() -> None:
-    """Keep the collector from looking, again and again, through what is there to stay.
+    """Freeze long-lived objects and collect less often.
 
-    With hundreds of calls under way it would take a fifth of the CPU, and find next to nothing. Not
-    more seldom than this: TLS connections that were broken off are in cycles, and large.
+    At hundreds of concurrent calls, collection took a fifth of the CPU. A higher threshold would
+    keep aborted TLS connections, which are large and in cycles, for too long.
     """
     gc.collect()
     gc.freeze()
@@ -70,14 +70,11 @@ def _settle_garbage_collection() -> None:
 
 def _settings_or_exit() -> Settings:
     try:
-        settings = load_settings()
-        # These belong to the lifespan, but there servers would print a traceback.
-        proxy_for(httpx2.URL(settings.openai_base_url))
-        tls_context()
+        # With what the lifespan needs as well: there, servers would print a traceback.
+        return load_usable_settings()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(STARTUP_FAILURE)
-    return settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -94,23 +91,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_logging(settings)
         for sentence in misspelled_names():
             logger.warning(sentence)
-    redact_in_logs(settings.openai_api_key.get_secret_value())
+    redact_in_logs(settings)
     running: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        limiter = ConcurrencyLimiter(settings)
         key_check = KeyCheck(settings)
-        checking = asyncio.create_task(key_check.run())
-        with GracefulShutdown(limiter, running, settings.shutdown_grace_seconds):
-            async with OpenAIService.open(settings, limiter) as openai_service:
-                _settle_garbage_collection()
-                yield {
-                    "limiter": limiter,
-                    "openai_service": openai_service,
-                    "key_check": key_check,
-                }
-            checking.cancel()
+        with GracefulShutdown(running, settings.shutdown_grace_seconds) as shutdown:
+            async with OpenAIService.open(settings) as openai_service:
+                checking = asyncio.create_task(key_check.run())
+                try:
+                    _settle_garbage_collection()
+                    yield {
+                        "shutdown": shutdown,
+                        "openai_service": openai_service,
+                        "key_check": key_check,
+                    }
+                finally:
+                    checking.cancel()
 
     about = metadata(__package__)
     readme = about.get_all("Description", [""])[0].splitlines()
@@ -129,7 +127,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(_set_root_path, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(AnswerForBugs)
+    app.add_middleware(UnhandledExceptionMiddleware)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(RunningRequests, tasks=running)
     add_exception_handlers(app)

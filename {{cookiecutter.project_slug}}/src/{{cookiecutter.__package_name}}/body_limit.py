@@ -7,6 +7,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+class BodyLimitExceeded(HTTPException):
+    """An HTTPException, for FastAPI turns any other error while it reads a body into a 400."""
+
+
 class BodyLimit:
     """Refuses bodies of more than `max_bytes`, with or without a Content-Length.
 
@@ -30,7 +34,7 @@ class BodyLimit:
                 message = await receive()
                 received += len(message.get("body", b""))
             if max(declared, received) > self._max_bytes:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raise BodyLimitExceeded(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 
         await self.app(scope, limited_receive, send)

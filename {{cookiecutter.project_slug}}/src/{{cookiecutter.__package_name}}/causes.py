@@ -17,7 +17,9 @@ def describe(error: BaseException, default: str = "") -> str:
     """
     cause = _innermost(error)
     text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or default
-    text = " ".join(_USERINFO.sub("", text).split())[:LONGEST_TEXT]
+    text = " ".join(_USERINFO.sub("", text).split())
+    if len(text) > LONGEST_TEXT:  # cut between words: part of a key would not be redacted
+        text = text[:LONGEST_TEXT].rpartition(" ")[0]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
+from .dependencies import Service
 from .errors import PROBLEM_RESPONSES
 from .events import EVENT_RESPONSES, EventStream
-from .openai_service import Service
 from .schemas import ChatReply, ChatRequest
 
 router = APIRouter(prefix="/v1", tags=["chat"], responses=PROBLEM_RESPONSES)

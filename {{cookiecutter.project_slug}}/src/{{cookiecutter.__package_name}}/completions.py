@@ -75,6 +75,7 @@ def _parse(data: bytes, response: httpx2.Response) -> _Reply:
         openai.APIStatusError: it is an error despite the status.
         BrokenReply: it cannot be read.
     """
+    # Of a stream, or of a body that was not sent as JSON: `raise_status` has seen the others.
     if found := error_in(data, response):
         raise found
     try:
@@ -201,6 +202,7 @@ class StreamedReply:
             data = event.strip()
             if data == b"[DONE]":
                 self.is_over = True
+                self.has_begun |= self._has_choice  # an empty reply is a reply
                 return
             if data and data != b"null":
                 self._add(_parse(data, self._response))

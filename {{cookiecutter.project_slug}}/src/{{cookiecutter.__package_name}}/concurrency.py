@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from .deadline import Deadline
-from .errors import DeadlineExceeded, Overloaded, ShuttingDown
+from .errors import DeadlineExceeded, Overloaded
 from .settings import Settings
 
 
@@ -24,18 +24,13 @@ class ConcurrencyLimiter:
         self._lock = threading.Lock()
         self._free = settings.max_concurrency
         self._queue: deque[Future[None]] = deque()
-        self.is_closed = False
-        """Whether new calls are refused because the service is being stopped."""
 
     def enter(self) -> "Future[None] | None":
         """Take a free slot; without one, join the queue and get a ticket to wait with.
 
         Raises:
-            ShuttingDown: the service is being stopped.
             Overloaded: the queue is full.
         """
-        if self.is_closed:
-            raise ShuttingDown
         with self._lock:
             if self._free:
                 self._free -= 1

@@ -5,13 +5,25 @@ import urllib.request
 
 import httpx2
 
-from .settings import Settings, SettingsError, http_url
+from .settings import Settings, SettingsError, http_url, load_settings
 
 # OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
 KEEPALIVE_SECONDS = 60.0
 
 # A host that does not even accept a connection within this will not do so later.
 CONNECT_SECONDS = 5.0
+
+
+def load_usable_settings() -> Settings:
+    """`load_settings`, and the proxy and certificates that the environment names can be used.
+
+    Raises:
+        SettingsError: one of them is missing or wrong.
+    """
+    settings = load_settings()
+    proxy_for(httpx2.URL(settings.openai_base_url))
+    tls_context()
+    return settings
 
 
 def attempt_timeout(settings: Settings) -> httpx2.Timeout:

@@ -21,10 +21,6 @@ class Deadline:
     def has_passed(self) -> bool:
         return self.remaining() <= TIMER_RESOLUTION
 
-    def expire(self) -> None:
-        """Let it pass now, so that no attempt begins after the call was cancelled."""
-        self._ends_at = time.monotonic()
-
     @contextmanager
     def enforced(self) -> Iterator[None]:
         """Inside, a failure that the deadline caused becomes `DeadlineExceeded`."""

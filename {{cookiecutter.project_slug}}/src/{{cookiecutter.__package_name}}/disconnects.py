@@ -47,7 +47,7 @@ class _Incoming:
 
 
 async def _watch(receive: Receive, handling: anyio.CancelScope) -> None:
-    """No method: the traceback of a cancelled task would hold the object that holds the task."""
+    """A module-level function: avoids a reference cycle through the cancelled task's traceback."""
     await receive()  # after the whole body, this is the disconnect
     handling.cancel()
 
@@ -75,7 +75,7 @@ class CancelOnDisconnect:
 
             async def send_and_watch(message: Message) -> None:
                 if handling.cancel_called:
-                    # A task that always finds something to read would never be cancelled.
+                    # A send() that never blocks would never observe the cancellation.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                 if message["type"] == "http.response.body" and not message.get("more_body"):
                     # What goes on in the background is not for the caller.

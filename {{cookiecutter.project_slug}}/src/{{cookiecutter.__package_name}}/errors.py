@@ -31,12 +31,14 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .body_limit import BodyLimitExceeded
 from .causes import describe
 from .schemas import InvalidField, Problem
 from .telemetry import current_request_id
@@ -200,10 +202,12 @@ def add_exception_handlers(app: FastAPI) -> None:
             invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
         return _answer(invalid, errors)
 
+    @app.exception_handler(BodyLimitExceeded)
+    async def on_body_limit(request: Request, error: BodyLimitExceeded) -> Response:
+        return _answer(BodyTooLarge())
+
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
-        if error.status_code == BodyTooLarge.status:
-            return _answer(BodyTooLarge())
         if error.detail == NO_JSON:
             return _answer(InvalidRequest())
         if error.status_code in BODILESS:
@@ -232,10 +236,10 @@ def _as_text(detail: object) -> str:
     return detail if isinstance(detail, str) else json.dumps(detail, default=str)
 
 
-class AnswerForBugs:
-    """The handler of what nobody handled.
+class UnhandledExceptionMiddleware:
+    """Answers unhandled exceptions.
 
-    With a handler of Starlette's, uvicorn would close the connection without a word: the caller's
+    Starlette's own handler re-raises them, and uvicorn then closes the connection: the client's
     next request would fail as well.
     """
 
@@ -243,6 +247,9 @@ class AnswerForBugs:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         answered = False
 
         async def watched_send(message: Message) -> None:
@@ -257,9 +264,9 @@ class AnswerForBugs:
             if not answered:
                 await _answer(ShuttingDown())(scope, receive, send)
         except Exception:
-            if answered or scope["type"] != "http":
+            if answered:
                 raise
-            logger.exception("a bug")
+            logger.exception("Unhandled exception in %s %s", scope["method"], quote(scope["path"]))
             await _answer(InternalError())(scope, receive, send)
 
 

@@ -42,6 +42,7 @@ EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 class EventStream(StreamingResponse):
     # Without the class attribute `media_type`: FastAPI would document a mere string.
 
+    # FastAPI reads the documented status from the default of `status_code`.
     def __init__(self, stream: ChatStream, status_code: int = 200) -> None:
         # nginx would hold the events back otherwise.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -67,9 +68,9 @@ async def _events(stream: ChatStream) -> AsyncIterator[str]:
         log(error)
         yield encode("error", to_problem(error).to_json())
     except asyncio.CancelledError:
-        # The service is shutting down, as in `AnswerForBugs`; or the client has disconnected, and
-        # is sent nothing any more.
+        # The service is shutting down, as in `UnhandledExceptionMiddleware`; or the client has
+        # disconnected, and is sent nothing any more.
         yield encode("error", to_problem(ShuttingDown()).to_json())
     except Exception:
-        logger.exception("a bug ended the stream")
+        logger.exception("Unhandled exception in a stream")
         yield encode("error", to_problem(InternalError()).to_json())

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from .concurrency import ConcurrencyLimiter
 from .key_check import KeyCheck, KeyStatus
+from .shutdown import GracefulShutdown
 
 router = APIRouter(tags=["health"])
 
@@ -22,9 +22,9 @@ async def _key_check(request: Request) -> KeyCheck:
     return check
 
 
-async def _limiter(request: Request) -> ConcurrencyLimiter:
-    limiter: ConcurrencyLimiter = request.state.limiter
-    return limiter
+async def _shutdown(request: Request) -> GracefulShutdown:
+    shutdown: GracefulShutdown = request.state.shutdown
+    return shutdown
 
 
 @router.head("/livez", include_in_schema=False)
@@ -38,10 +38,10 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(
     key_check: Annotated[KeyCheck, Depends(_key_check)],
-    limiter: Annotated[ConcurrencyLimiter, Depends(_limiter)],
+    shutdown: Annotated[GracefulShutdown, Depends(_shutdown)],
     response: Response,
 ) -> Readiness:
     """200 from when OpenAI would let a chat in until the service is told to stop."""
-    ready = key_check.is_ready and not limiter.is_closed
+    ready = key_check.is_ready and not shutdown.has_begun
     response.status_code = 200 if ready else 503
-    return Readiness(ready=ready, openai_api_key=key_check.status, shutting_down=limiter.is_closed)
+    return Readiness(ready=ready, openai_api_key=key_check.status, shutting_down=shutdown.has_begun)

@@ -105,8 +105,7 @@ class _Answer:
 
     def verdict(self) -> KeyStatus | None:
         """What is certain whichever request was answered."""
-        known = by_code(self.error) if self.error else None
-        if known in VERDICTS:
+        if self.error and (known := by_code(self.error)) in VERDICTS:
             return VERDICTS[known]
         if self.http_status >= 500 or self.http_status == 407:  # 407 is a proxy's
             return KeyStatus.UNREACHABLE
@@ -130,7 +129,11 @@ class _Answer:
 
 def _shown(url: str) -> str:
     """Without what may be secret."""
-    return str(httpx2.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return "no URL"
+    return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))
 
 
 async def _answer(sent: Awaitable[httpx2.Response]) -> _Answer:
@@ -228,7 +231,11 @@ class KeyCheck:
         )(self._ask)
 
     async def _ask(self) -> bool:
-        verdict = await try_key(self._settings, TIMEOUT_SECONDS)
+        try:
+            verdict = await try_key(self._settings, TIMEOUT_SECONDS)
+        except Exception:
+            logger.exception("Unhandled exception in the key check")
+            return False
         if verdict != self._verdict:
             logger.log(LEVELS.get(verdict.status, logging.ERROR), verdict.sentence)
         self._verdict = verdict

@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Self, TypeVar
+from typing import Self, TypeVar
 
-from fastapi import Depends, Request
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 from tenacity import AsyncRetrying
 
@@ -17,23 +16,21 @@ from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
 from .streams import ChatStream
-from .transport import Transport, show_error
+from .transport import Transport, raise_status
 from .upstream import translated
 
 T = TypeVar("T")
 
 
 class OpenAIService:
-    def __init__(
-        self, client: AsyncOpenAI, limiter: ConcurrencyLimiter, settings: Settings
-    ) -> None:
+    def __init__(self, client: AsyncOpenAI, settings: Settings) -> None:
         self._client = client
-        self._limiter = limiter
+        self._limiter = ConcurrencyLimiter(settings)
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         async with AsyncOpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
@@ -41,10 +38,10 @@ class OpenAIService:
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultAsyncHttpx2Client(
                 transport=Transport(settings.openai_base_url),
-                event_hooks={"response": [show_error]},
+                event_hooks={"response": [raise_status]},
             ),
         ) as client:
-            yield cls(client, limiter, settings)
+            yield cls(client, settings)
 
     async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
         """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
@@ -54,7 +51,7 @@ class OpenAIService:
         complete: further pages that are fetched later have neither slot nor deadline.
 
         Raises:
-            Overloaded, ShuttingDown: there is no slot for the call.
+            Overloaded: there is no slot for the call.
             DeadlineExceeded: the time for the slot and all attempts ran out.
             UpstreamError: OpenAI's failure at the last attempt.
         """
@@ -96,11 +93,3 @@ class OpenAIService:
         return await self._begin(
             lambda client: ChatStream.open(client, params, self._limiter.release)
         )
-
-
-async def _from_state(request: Request) -> OpenAIService:
-    service: OpenAIService = request.state.openai_service
-    return service
-
-
-Service = Annotated[OpenAIService, Depends(_from_state)]

@@ -7,12 +7,11 @@ import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import NoEventLoopError, from_thread
-from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI
 from tenacity import Retrying
 
@@ -24,7 +23,7 @@ from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
 from .streams import ChatStream
-from .transport import Transport, show_error
+from .transport import Transport, raise_status
 from .upstream import translated
 
 T = TypeVar("T")
@@ -35,22 +34,16 @@ SPARE_THREADS = 8
 
 
 class OpenAIService:
-    def __init__(
-        self,
-        client: OpenAI,
-        transport: Transport,
-        limiter: ConcurrencyLimiter,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._transport = transport
-        self._limiter = limiter
+        self._limiter = ConcurrencyLimiter(settings)
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         # Its own size of 40 would be the limit that nobody chose.
         pool = anyio.to_thread.current_default_thread_limiter()
         pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
@@ -62,11 +55,13 @@ class OpenAIService:
             timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(
-                transport=transport, event_hooks={"response": [show_error]}
+                transport=transport, event_hooks={"response": [raise_status]}
             ),
         ) as client:
-            yield cls(client, transport, limiter, settings)
-        reaper.cancel()
+            try:
+                yield cls(client, transport, settings)
+            finally:
+                reaper.cancel()
 
     def call(self, send: Callable[[OpenAI], T]) -> T:
         """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
@@ -78,7 +73,7 @@ class OpenAIService:
         Call this in a thread, as FastAPI does for `def` handlers.
 
         Raises:
-            Overloaded, ShuttingDown: there is no slot for the call.
+            Overloaded: there is no slot for the call.
             DeadlineExceeded: the time for the slot and all attempts ran out.
             UpstreamError: OpenAI's failure at the last attempt.
         """
@@ -139,11 +134,3 @@ def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise
     except NoEventLoopError:  # outside of a request
         asyncio.run(wait())
-
-
-async def _from_state(request: Request) -> OpenAIService:
-    service: OpenAIService = request.state.openai_service
-    return service
-
-
-Service = Annotated[OpenAIService, Depends(_from_state)]

@@ -7,9 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Annotated, Self, TypeVar
+from typing import Self, TypeVar
 
-from fastapi import Depends, Request
 from openai import DefaultHttpx2Client, OpenAI
 from tenacity import AsyncRetrying
 
@@ -21,7 +20,7 @@ from .retries import policy
 from .schemas import ChatReply, ChatRequest
 from .settings import Settings
 from .streams import ChatStream
-from .transport import Transport, show_error
+from .transport import Transport, raise_status
 from .upstream import translated
 
 T = TypeVar("T")
@@ -31,21 +30,15 @@ SPARE_THREADS = 8
 
 
 class OpenAIService:
-    def __init__(
-        self,
-        client: OpenAI,
-        transport: Transport,
-        limiter: ConcurrencyLimiter,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, client: OpenAI, transport: Transport, settings: Settings) -> None:
         self._client = client
         self._transport = transport
-        self._limiter = limiter
+        self._limiter = ConcurrencyLimiter(settings)
         self._settings = settings
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, limiter: ConcurrencyLimiter) -> AsyncIterator[Self]:
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         # Its own size, 6 threads on 2 cores, would be the limit that nobody chose.
         executor = ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS)
         asyncio.get_running_loop().set_default_executor(executor)
@@ -57,11 +50,13 @@ class OpenAIService:
             timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(
-                transport=transport, event_hooks={"response": [show_error]}
+                transport=transport, event_hooks={"response": [raise_status]}
             ),
         ) as client:
-            yield cls(client, transport, limiter, settings)
-        reaper.cancel()
+            try:
+                yield cls(client, transport, settings)
+            finally:
+                reaper.cancel()
 
     async def call(self, send: Callable[[OpenAI], T]) -> T:
         """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
@@ -74,7 +69,7 @@ class OpenAIService:
         Waiting, for the slot or between attempts, holds no thread.
 
         Raises:
-            Overloaded, ShuttingDown: there is no slot for the call.
+            Overloaded: there is no slot for the call.
             DeadlineExceeded: the time for the slot and all attempts ran out.
             UpstreamError: OpenAI's failure at the last attempt.
         """
@@ -117,11 +112,3 @@ class OpenAIService:
             stream.abort()
             raise
         return stream
-
-
-async def _from_state(request: Request) -> OpenAIService:
-    service: OpenAIService = request.state.openai_service
-    return service
-
-
-Service = Annotated[OpenAIService, Depends(_from_state)]

@@ -11,7 +11,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    NonNegativeInt,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -50,7 +49,7 @@ SDK_HEADERS = {
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the text names it, says what to do and holds no value."""
+    """A setting is missing or wrong; the text names it, says what to do and holds no secret."""
 
 
 def _model_name(name: str) -> str:
@@ -122,11 +121,11 @@ class Settings(BaseSettings):
 
     # More threads or connections than this a process cannot have.
     max_concurrency: int = Field(default=200, gt=0, le=10_000)
-    """Calls of OpenAI at once, in each worker: about what a core carries at half a second each."""
-    max_queue: NonNegativeInt = 200
-    """How many callers may wait for their turn, in each worker."""
+    """Calls of OpenAI in flight, in each worker: what a core carries at half a second each."""
+    max_queue: int = Field(default=200, ge=0, le=10_000)
+    """Further calls that may queue, in each worker."""
     queue_timeout_seconds: Seconds = 10
-    """How long they may wait."""
+    """How long a call may queue."""
     max_body_bytes: PositiveInt = 1_048_576
 
     host: str = "127.0.0.1"

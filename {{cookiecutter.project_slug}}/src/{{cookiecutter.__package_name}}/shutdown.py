@@ -6,11 +6,9 @@ import signal
 import threading
 from collections.abc import Set
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from .concurrency import ConcurrencyLimiter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,10 +52,9 @@ class GracefulShutdown:
     (granian) stops listening at once, and then waits for its requests.
     """
 
-    def __init__(
-        self, limiter: ConcurrencyLimiter, running: Set[asyncio.Task[Any]], grace_seconds: float
-    ) -> None:
-        self._limiter = limiter
+    def __init__(self, running: Set[asyncio.Task[Any]], grace_seconds: float) -> None:
+        self.has_begun = False
+        """Whether new requests are refused; those in flight may go on to call OpenAI."""
         self._running = running
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -65,10 +62,11 @@ class GracefulShutdown:
         self._signal: int | None = None
         self._stopping: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         # Signals are for the main thread alone; tests have servers in others.
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
 
     def __exit__(
         self,
@@ -96,7 +94,7 @@ class GracefulShutdown:
         self._stopping = self._loop.create_task(self._stop(number))
 
     async def _stop(self, number: int) -> None:
-        self._limiter.is_closed = True
+        self.has_begun = True
         await self._wait_for_requests(self._grace_seconds)
         self._cancel_requests()
         await self._wait_for_requests(CLOSING_SECONDS)

@@ -43,6 +43,7 @@ class ChatStream:
         return await anext(self._reads, b"")
 
     async def aclose(self) -> None:
+        self._release()
         try:
             if self.reply.is_over:
                 with suppress(TimeoutError, httpx2.RequestError):
@@ -50,5 +51,4 @@ class ChatStream:
                         while await self.read():
                             pass
         finally:
-            self._release()
             await self._response.aclose()

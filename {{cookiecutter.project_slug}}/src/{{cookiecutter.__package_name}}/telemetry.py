@@ -80,9 +80,8 @@ class Redactor:
     # Shorter ones are no secret, and would black out ordinary words.
     SHORTEST_SECRET = 8
 
-    def __init__(self, secret: str = "") -> None:
+    def __init__(self) -> None:
         self._secrets: set[str] = set()
-        self.add(secret)
 
     def add(self, secret: str) -> None:
         if len(secret) >= self.SHORTEST_SECRET:
@@ -132,13 +131,14 @@ class RedactingFactory(Redactor):
         return record
 
 
-def redact_in_logs(secret: str) -> None:
-    """Keep the secret out of all that this process logs from now on."""
+def redact_in_logs(settings: Settings) -> Redactor:
+    """Keep the key out of all that this process logs from now on."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, RedactingFactory):
         factory = RedactingFactory(factory)
         logging.setLogRecordFactory(factory)
-    factory.add(secret)
+    factory.add(settings.openai_api_key.get_secret_value())
+    return factory
 
 
 class Formatter(logging.Formatter):
@@ -147,10 +147,10 @@ class Formatter(logging.Formatter):
     # What every record has; the rest of its attributes came as `extra`.
     STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
 
-    def __init__(self, secret: str, *, as_json: bool) -> None:
+    def __init__(self, redactor: Redactor, *, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
-        self._redactor = Redactor(secret)
+        self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -186,14 +186,14 @@ ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access", "hypercorn.access", "gran
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log all to stderr as the settings say, what the server logs included.
+    """Log all to stderr as the settings say, what the server logs included, without the key.
 
     Handlers that others have added to the root logger, say OpenTelemetry's, stay; but not another
     one that writes to the console.
     """
     handler = logging.StreamHandler()
-    key = settings.openai_api_key.get_secret_value()
-    handler.setFormatter(Formatter(key, as_json=settings.log_format == "json"))
+    redactor = redact_in_logs(settings)
+    handler.setFormatter(Formatter(redactor, as_json=settings.log_format == "json"))
     root = logging.getLogger()
     others = [h for h in root.handlers if type(h) is not logging.StreamHandler]
     root.handlers = [handler, *others]

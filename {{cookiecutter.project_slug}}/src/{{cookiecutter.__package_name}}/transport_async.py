@@ -15,7 +15,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.tracing import Trace
 
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
-from .upstream import error_in
+from .upstream import error_in, may_hold_error
 
 # Of one answer.
 MAX_HEADERS = 1000
@@ -109,8 +109,7 @@ class Transport(httpx2.AsyncBaseTransport):
         await self._session.close()
 
 
-async def show_error(response: httpx2.Response) -> None:
+async def raise_status(response: httpx2.Response) -> None:
     """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
-    is_json = response.is_success and "json" in response.headers.get("content-type", "")
-    if is_json and (error := error_in(await response.aread(), response)):
+    if may_hold_error(response) and (error := error_in(await response.aread(), response)):
         response.status_code = error.status_code

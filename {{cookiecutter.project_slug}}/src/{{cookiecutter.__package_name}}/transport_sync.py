@@ -24,7 +24,7 @@ import httpx2
 from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 from .disconnects import current_handling
-from .upstream import error_in
+from .upstream import error_in, may_hold_error
 
 # The events of httpx's `trace` extension that tell which socket a request will go over; before
 # the dot they name the kind of connection, say through a proxy.
@@ -192,7 +192,6 @@ class Call:
         return has_left or self._deadline.has_passed()
 
     def hang_up(self) -> None:
-        self._deadline.expire()
         with self._lock:
             self._is_over = True
             if self._line:
@@ -321,8 +320,7 @@ class Transport(httpx2.BaseTransport):
                 self._idle.pop().transport.close()
 
 
-def show_error(response: httpx2.Response) -> None:
+def raise_status(response: httpx2.Response) -> None:
     """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
-    is_json = response.is_success and "json" in response.headers.get("content-type", "")
-    if is_json and (error := error_in(response.read(), response)):
+    if may_hold_error(response) and (error := error_in(response.read(), response)):
         response.status_code = error.status_code

@@ -189,6 +189,19 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
     )
 
 
+def may_hold_error(response: httpx2.Response) -> bool:
+    """Whether a whole body should be searched for an error.
+
+    Not that of a GET: a resource, such as a failed job, may describe its own failure.
+    """
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip()
+    return (
+        response.is_success
+        and response.request.method == "POST"
+        and media_type == "application/json"
+    )
+
+
 def _find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
     """`{"error": {...}}` or `{"error": "text"}`, `{"object": "error"}`, or in the first choice."""
     if isinstance(body, list) and body:  # as Gemini wraps them

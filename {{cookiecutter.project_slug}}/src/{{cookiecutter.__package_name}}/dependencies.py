@@ -1,0 +1,21 @@
+"""What an endpoint can ask for."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from .errors import ShuttingDown
+from .openai_service import OpenAIService
+from .shutdown import GracefulShutdown
+
+
+async def _service(request: Request) -> OpenAIService:
+    """Raises ShuttingDown: refused here, a request in flight can still finish all its calls."""
+    shutdown: GracefulShutdown = request.state.shutdown
+    if shutdown.has_begun:
+        raise ShuttingDown
+    service: OpenAIService = request.state.openai_service
+    return service
+
+
+Service = Annotated[OpenAIService, Depends(_service)]
