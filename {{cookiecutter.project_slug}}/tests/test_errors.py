@@ -335,6 +335,30 @@ def test_an_answer_that_does_not_validate_is_a_bug_of_ours(raising: Raising) -> 
     assert "nobody" not in response.text
 
 
+def test_an_endpoint_may_find_a_body_too_large_itself(offline: OfflineOpenAI) -> None:
+    application = app.create_app(make_settings(offline))
+
+    @application.get("/large")
+    async def large() -> None:
+        raise HTTPException(413, "At most three pictures.", {"x-limit": "3"})
+
+    with serving(application) as service:
+        response = service.client.get("/large")
+    assert response.json()["detail"] == "At most three pictures."
+    assert response.headers["x-limit"] == "3"
+
+
+def test_no_part_of_a_key_is_left_where_a_text_is_cut(
+    serve: Callable[..., Service], offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "a-key-of-another-shape-0123456789"
+    service = serve(openai_api_key=key)
+    for length in range(430, 470):
+        offline.script(Scripted(status=400, message=f"{length * 'x'} {key}"))
+        service.chat()
+    assert key[:6] not in caplog.text.replace(length * "x", "")
+
+
 def test_a_bug_inside_a_stream_is_its_last_event(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,6 +196,7 @@ def test_where_the_model_is_no_verdict_a_dry_call_is(
             "308 to https://elsewhere.test/v1/chat/completions.",
         ),
         (moved("/v1/"), WRONG, "308 to /v1/."),
+        (moved("http://x:abc/"), WRONG, "308 to no URL."),
         (no(500), UNREACHABLE, "500"),
         (Scripted(drop=True), UNREACHABLE, "disconnected"),
         (no(429, "insufficient_quota"), UNKNOWN, "429 insufficient_quota"),

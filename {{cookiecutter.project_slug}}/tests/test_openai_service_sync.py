@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from .conftest import (
@@ -60,6 +60,24 @@ def poem(service: dependencies.Service) -> str:
         )
     )
     return response.output_text
+
+
+@router.get("/job")
+def job(service: dependencies.Service) -> str:
+    found = service.call(lambda client: client.fine_tuning.jobs.retrieve("ftjob-1"))
+    return found.status
+
+
+@router.get("/twice")
+def twice(request: Request, service: dependencies.Service) -> int:
+    """Two calls, between which the service begins to stop."""
+    first = service.call(lambda client: client.models.list())
+    request.state.shutdown.has_begun = True
+    try:
+        second = service.call(lambda client: client.models.list())
+    finally:
+        request.state.shutdown.has_begun = False
+    return len(first.data + second.data)
 
 
 @router.get("/files")
@@ -149,6 +167,19 @@ def test_an_endpoint_cannot_bypass_the_limit(service: Service, offline: OfflineO
         wait_until(lambda: len(offline.received) == 2)
         assert service.chat().json()["type"] == "urn:problem-type:overloaded"
     service.settle()
+
+
+def test_a_resource_may_describe_its_own_failure(service: Service, offline: OfflineOpenAI) -> None:
+    """Which is no failure of the call that fetches it."""
+    error = '{"code": "invalid_training_file", "message": "It is empty.", "param": null}'
+    body = f'{{"id": "ftjob-1", "status": "failed", "error": {error}}}'
+    offline.script(Scripted(path="/v1/fine_tuning", body=body))
+    assert service.client.get("/v1/job").json() == "failed"
+    assert len(offline.received) == 1
+
+
+def test_a_request_in_flight_may_call_again_while_the_service_stops(service: Service) -> None:
+    assert service.client.get("/v1/twice").json() == 2
 
 
 PAGE = """{
