@@ -36,6 +36,7 @@ ODD_METADATA: list[dict[str, Any]] = [
     {"error": ""},
     {"error": False},
     {"error": {"code": None, "message": None}},
+    {"error": {"code": 0, "message": "success"}},
     {"prompt_filter_results": [{"prompt_index": 0}], "x_groq": {"id": "req_1"}},
 ]
 
@@ -56,6 +57,9 @@ CONTENTS: list[Any] = [
     [{"type": "output_text", "text": "Hello.", "annotations": []}],
     [{"type": "reasoning", "text": "Greet, I think."}, {"type": "text", "text": "Hello."}],
     ["Hel", "lo."],
+    [{"type": "text", "text": "Hello."}, None],
+    [{"type": "thinking", "text": ["Greet."]}, {"type": "text", "text": "Hello."}],
+    {"type": "text", "text": "Hello."},
     [{"text": "Hello."}, {"type": "text", "text": None}, {"type": 3}],
 ]
 
@@ -297,6 +301,51 @@ def test_a_stream_that_fails_before_it_has_begun_is_tried_again(
     offline.script(stream(*before, *([failure] if failure else []), end=""))
     assert streamed(service)[1] == "done"
     assert len(offline.received) == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["null", "[]", '""', "true", '{"choices": "none"}', '{"choices": [null]}', '{"choices": {}}'],
+)
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_an_event_that_can_hold_no_text_is_skipped(
+    odd: str, position: int, service: Service, offline: OfflineOpenAI
+) -> None:
+    chunks: list[Any] = [chunk("Hel"), chunk("lo.", {"finish_reason": "stop"})]
+    chunks.insert(position, odd)
+    offline.script(stream(*chunks))
+    assert streamed(service)[:2] == ("Hello.", "done")
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("junk", ["keepalive", "{", '{"choices":[],"usa', "[DO"])
+def test_junk_after_the_finish_reason_spoils_nothing(
+    junk: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(stream(chunk("Hello.", {"finish_reason": "stop"}), end=f"data: {junk}"))
+    assert streamed(service)[:2] == ("Hello.", "done")
+    assert len(offline.received) == 1
+
+
+def test_an_event_may_hold_a_whole_message(service: Service, offline: OfflineOpenAI) -> None:
+    offline.script(stream(reply("Hello.", {"finish_reason": "stop"})))
+    assert streamed(service)[:2] == ("Hello.", "done")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"message": {"content": "Hello."}}, None],
+        [{"message": {"content": "Hello."}}, "second"],
+        [{"message": {"content": "Hello."}, "delta": "x"}],
+    ],
+)
+def test_only_the_first_message_counts(
+    choices: list[Any], service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(body=json.dumps({"choices": choices})))
+    assert service.chat().json()["reply"] == "Hello."
+    assert len(offline.received) == 1
 
 
 @pytest.mark.usefixtures("no_backoff")

@@ -153,18 +153,16 @@ def test_an_error_body_may_have_anything_in_it(
 @pytest.mark.parametrize(
     "chunk",
     [
-        '{"choices": "none"}',
-        '{"choices": [null]}',
         '{"choices": [{"delta": "Hello."}]}',
         '{"choices": [{"delta": {"content": 3}}]}',
-        "[]",
+        '{"choices": [{"delta": {"content": [{"type": "text", "text": 3}]}}]}',
         "{",
     ],
 )
-def test_a_chunk_that_is_none_ends_the_stream(
+def test_a_chunk_whose_text_cannot_be_read_ends_the_stream(
     chunk: str, hasty: Service, offline: OfflineOpenAI
 ) -> None:
-    first = '{"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}'
+    first = '{"choices": [{"delta": {"content": "one"}}]}'
     body = "".join(f"data: {data}\n\n" for data in (first, chunk, "[DONE]"))
     offline.script(Scripted(body=body, content_type="text/event-stream"))
     *deltas, (name, problem) = events(hasty.stream())

@@ -127,6 +127,7 @@ OPERATORS_FAULT: list[tuple[int, Any, tuple[int, str]]] = [
 
 # And these are about what the client sent.
 CLIENTS_FAULT: list[tuple[int, Any]] = [
+    (400, {"error": {"message": "Bad input: 'How do I get an API key?'"}}),
     (400, {"error": {"message": "max_tokens is too large", "param": "max_tokens"}}),
     (
         400,
@@ -279,4 +280,35 @@ def test_a_code_that_will_not_pass_is_not_tried_again_under_a_status_that_may(
 ) -> None:
     offline.script(Scripted(status=500, code=code))
     assert problem_of(service.post(endpoint)) != ERROR
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "a\nb", "code": "insufficient_quota"}}',
+        '{"error": "insufficient_quota"}',
+        '[{"error": {"code": "insufficient_quota"}}]',
+    ],
+    ids=["control character", "text", "list"],
+)
+@pytest.mark.parametrize("status", [200, 429])
+def test_money_that_is_missing_is_seen_in_any_form(
+    endpoint: str, body: str, status: int, service: Service, offline: OfflineOpenAI
+) -> None:
+    if status == 429 and not body.startswith("["):
+        body = body.replace("\n", " ")  # the SDK reads these itself
+    offline.script(Scripted(status=status, body=body))
+    assert problem_of(service.post(endpoint)) == QUOTA
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_redirect_is_not_followed(
+    endpoint: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    """It would cost a request each, and may turn the POST into a GET."""
+    offline.script(Scripted(status=307, body="", headers={"location": "/v1/chat/completions"}))
+    assert problem_of(service.post(endpoint)) == ERROR
     assert len(offline.received) == 1

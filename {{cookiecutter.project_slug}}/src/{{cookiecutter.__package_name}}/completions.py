@@ -1,8 +1,9 @@
 """How a chat becomes a call of OpenAI, and what comes back an answer.
 
-Only what an answer needs is read. The SDK's own methods check the types of all parameters and
-build models of all that comes back, chunk by chunk: half of the SDK's part of a call, and most of
-its part of a stream.
+Only what an answer needs is read, and by hand: no reply that was paid for is thrown away for its
+metadata, and only text that cannot be read makes a reply broken. The SDK's own methods check the
+types of all parameters and build models of all that comes back, chunk by chunk: half of the SDK's
+part of a call, and most of its part of a stream.
 """
 
 import json
@@ -11,13 +12,12 @@ from typing import Any
 
 import httpx2
 import openai
-from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from .errors import BrokenReply, ModelNotAllowed
 from .schemas import ChatDone, ChatReply, ChatRequest, Usage
 from .settings import Settings
 from .sse import Decoder
-from .upstream import error_in
+from .upstream import error_in, read_json
 
 # How long reading the end of the body may take after the last event, in seconds: only a connection
 # that is read to its end can be used again.
@@ -27,73 +27,56 @@ DRAIN_SECONDS = 0.5
 TEXT_TYPES = ("text", "output_text")
 
 
-class _Part(BaseModel):
-    type: Any = "text"
-    text: str | None = None
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
-class _Message(BaseModel):
-    content: str | list[str | _Part] | None = None
-    refusal: Any = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            parts = [_Part(text=part) if isinstance(part, str) else part for part in self.content]
-            text = "".join(part.text or "" for part in parts if part.type in TEXT_TYPES)
-        else:
-            text = self.content or ""
-        return text or _string(self.refusal) or ""
+def _part_text(part: object) -> object:
+    """The text of a part; empty for one that holds none."""
+    if not isinstance(part, dict):
+        return part or ""
+    return part.get("text") or "" if part.get("type", "text") in TEXT_TYPES else ""
 
 
-class _Choice(BaseModel):
-    message: _Message | None = None  # of a whole reply
-    delta: _Message | None = None  # of a chunk
-    finish_reason: Any = None
+def _text(message: object, field: str) -> str:
+    """The text of a message, or of the delta of one.
 
-
-class _Reply(BaseModel):
-    """A whole reply, or a chunk of one.
-
-    Metadata is `Any`: no reply that was paid for is thrown away for it. Text has to be readable.
+    Raises:
+        BrokenReply: what should be text cannot be read; names the field.
     """
+    if not isinstance(message, dict):
+        raise BrokenReply(f"{field} ({'no object' if message else 'missing'})")
+    content = message.get("content") or ""
+    if isinstance(content, dict) and "text" in content:
+        content = [content]
+    parts = [_part_text(part) for part in content] if isinstance(content, list) else [content]
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
+        raise BrokenReply(f"{field}.content (no string)")
+    return "".join(texts) or _string(message.get("refusal")) or ""
 
-    choices: list[_Choice] | None = None  # none in the chunk with the usage
-    model: Any = None
-    usage: Any = None
+
+def _first_choice(body: object) -> dict[str, Any] | None:
+    """None if there is none: a chunk with other things than text is no fault."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: NonNegativeInt
-    completion_tokens: NonNegativeInt
-    total_tokens: NonNegativeInt
-
-
-def _parse(data: bytes, response: httpx2.Response) -> _Reply:
+def _parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any JSON
     """Read a body, or the data of an event, of a response with status 200.
 
     Raises:
         openai.APIStatusError: it is an error despite the status.
-        BrokenReply: it cannot be read.
+        BrokenReply: it is no JSON.
     """
     # Of a stream, or of a body that was not sent as JSON: `raise_status` has seen the others.
     if found := error_in(data, response):
         raise found
     try:
-        return _Reply.model_validate_json(data)
-    except ValidationError:
-        pass
-    try:
-        # Perhaps it has control characters, bytes that are not UTF-8, or halves of surrogate pairs,
-        # which JSON can hold and UTF-8 cannot.
-        body = json.loads(data.decode("utf-8-sig", errors="replace"), strict=False)
-        clean = json.dumps(body, ensure_ascii=False).encode(errors="replace")
-        return _Reply.model_validate_json(clean)
+        return read_json(data)
     except (ValueError, RecursionError) as error:
         raise BrokenReply from error
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def _asked_model(response: httpx2.Response) -> str:
@@ -102,19 +85,15 @@ def _asked_model(response: httpx2.Response) -> str:
     return model
 
 
-def _to_usage(usage: Any) -> Usage | None:  # noqa: ANN401 - any JSON
+def _to_usage(usage: object) -> Usage | None:
     """None for one that is missing, empty or partial."""
-    if not usage:  # as in nearly all chunks: an exception would cost more than the rest of them
+    if not isinstance(usage, dict):
         return None
-    try:
-        counts = _Usage.model_validate(usage)
-    except ValidationError:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    counts = [count for name in names if type(count := usage.get(name)) is int and count >= 0]
+    if len(counts) < len(names):
         return None
-    return Usage(
-        input_tokens=counts.prompt_tokens,
-        output_tokens=counts.completion_tokens,
-        total_tokens=counts.total_tokens,
-    )
+    return Usage(input_tokens=counts[0], output_tokens=counts[1], total_tokens=counts[2])
 
 
 def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> dict[str, Any]:
@@ -152,16 +131,15 @@ def to_reply(response: httpx2.Response) -> ChatReply:
     return _to_reply(response.content, response)
 
 
-def _to_reply(body: bytes, response: httpx2.Response) -> ChatReply:
-    reply = _parse(body, response)
-    choice = reply.choices[0] if reply.choices else _Choice()
-    if choice.message is None:
-        raise BrokenReply("choices.0.message (missing)")
+def _to_reply(data: bytes, response: httpx2.Response) -> ChatReply:
+    body = _parse(data, response)
+    choice = _first_choice(body) or {}
+    text = _text(choice.get("message"), "choices.0.message")
     return ChatReply(
-        reply=choice.message.text(),
-        model=_string(reply.model) or _asked_model(response),
-        finish_reason=_string(choice.finish_reason),
-        usage=_to_usage(reply.usage),
+        reply=text,
+        model=_string(body.get("model")) or _asked_model(response),
+        finish_reason=_string(choice.get("finish_reason")),
+        usage=_to_usage(body.get("usage")),
     )
 
 
@@ -194,7 +172,10 @@ class StreamedReply:
         except (BrokenReply, openai.APIError) as error:
             if not self.has_begun:
                 raise
-            self._error = error
+            if self._finish_reason and isinstance(error, BrokenReply):
+                self.is_over = True  # only metadata comes after a finish_reason
+            else:
+                self._error = error
 
     def _feed(self, read: bytes) -> None:
         for event in self._decoder.feed(read):
@@ -204,7 +185,7 @@ class StreamedReply:
                 self.is_over = True
                 self.has_begun |= self._has_choice  # an empty reply is a reply
                 return
-            if data and data != b"null":
+            if data:
                 self._add(_parse(data, self._response))
         if self._before_events is not None:
             self._before_events += read
@@ -215,14 +196,17 @@ class StreamedReply:
                 raise BrokenReply("the stream ended before its reply did")
             self.is_over = True
 
-    def _add(self, chunk: _Reply) -> None:
-        self._model = _string(chunk.model) or self._model
-        self._usage = _to_usage(chunk.usage) or self._usage
-        if chunk.choices:
-            choice = chunk.choices[0]
-            text = choice.delta.text() if choice.delta else ""
+    def _add(self, chunk: object) -> None:
+        if not isinstance(chunk, dict):
+            return
+        self._model = _string(chunk.get("model")) or self._model
+        self._usage = _to_usage(chunk.get("usage")) or self._usage
+        if (choice := _first_choice(chunk)) is not None:
+            # A gateway may send a whole message as one event.
+            message = choice.get("delta") or choice.get("message")
+            text = _text(message, "choices.0.delta") if message else ""
             self._texts.append(text)
-            self._finish_reason = _string(choice.finish_reason) or self._finish_reason
+            self._finish_reason = _string(choice.get("finish_reason")) or self._finish_reason
             # The first choice often announces no more than a role: a failure after it costs little
             # to try again. With a second one, however empty, the model is at work and paid; one
             # that reasons may go on like that for longer than the deadline.

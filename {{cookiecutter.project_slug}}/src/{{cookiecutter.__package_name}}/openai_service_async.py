@@ -39,6 +39,7 @@ class OpenAIService:
             http_client=DefaultAsyncHttpx2Client(
                 transport=Transport(settings.openai_base_url),
                 event_hooks={"response": [raise_status]},
+                follow_redirects=False,  # each would be a request more, and a POST become a GET
             ),
         ) as client:
             yield cls(client, settings)

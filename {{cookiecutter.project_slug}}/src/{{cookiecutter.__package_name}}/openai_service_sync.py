@@ -55,7 +55,9 @@ class OpenAIService:
             timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(
-                transport=transport, event_hooks={"response": [raise_status]}
+                transport=transport,
+                event_hooks={"response": [raise_status]},
+                follow_redirects=False,  # each would be a request more, and a POST become a GET
             ),
         ) as client:
             try:
@@ -126,11 +128,18 @@ def _stop_if_cancelled() -> None:
 
 
 def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Wait on the event loop, where a client disconnect ends the wait."""
+    """Wait on the event loop, where a client disconnect or the end of the loop ends the wait."""
+
+    async def is_over() -> bool:
+        try:
+            await wait()
+        except asyncio.CancelledError:
+            return False  # raised here, it would be logged as an unhandled exception
+        return True
+
     try:
-        from_thread.run(wait)
-    except concurrent.futures.CancelledError:
-        from_thread.check_cancelled()
-        raise
+        if not from_thread.run(is_over):
+            from_thread.check_cancelled()
+            raise concurrent.futures.CancelledError
     except NoEventLoopError:  # outside of a request
         asyncio.run(wait())

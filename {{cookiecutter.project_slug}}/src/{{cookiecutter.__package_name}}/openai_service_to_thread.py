@@ -50,7 +50,9 @@ class OpenAIService:
             timeout=attempt_timeout(settings),
             max_retries=0,  # `retries` is the one layer
             http_client=DefaultHttpx2Client(
-                transport=transport, event_hooks={"response": [raise_status]}
+                transport=transport,
+                event_hooks={"response": [raise_status]},
+                follow_redirects=False,  # each would be a request more, and a POST become a GET
             ),
         ) as client:
             try:

@@ -99,6 +99,8 @@ class ChatStream:
             await self._arrived.wait()
         if self._error and not read:
             raise self._error
+        # A stream without a pause would never let the loop do anything else.
+        await asyncio.sleep(0)
         return read
 
     async def aclose(self) -> None:

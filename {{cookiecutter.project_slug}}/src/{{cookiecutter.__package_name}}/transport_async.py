@@ -5,6 +5,7 @@ that is two thirds of what a call costs when hundreds are under way.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -111,5 +112,8 @@ class Transport(httpx2.AsyncBaseTransport):
 
 async def raise_status(response: httpx2.Response) -> None:
     """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
-    if may_hold_error(response) and (error := error_in(await response.aread(), response)):
+    # Only what the SDK can read as well: it makes its error of the body.
+    if may_hold_error(response) and (
+        error := error_in(await response.aread(), response, json.loads)
+    ):
         response.status_code = error.status_code

@@ -6,6 +6,7 @@ only way to end its call is to shut the socket down under it.
 """
 
 import asyncio
+import json
 import math
 import socket
 import ssl
@@ -322,5 +323,6 @@ class Transport(httpx2.BaseTransport):
 
 def raise_status(response: httpx2.Response) -> None:
     """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
-    if may_hold_error(response) and (error := error_in(response.read(), response)):
+    # Only what the SDK can read as well: it makes its error of the body.
+    if may_hold_error(response) and (error := error_in(response.read(), response, json.loads)):
         response.status_code = error.status_code

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import openai
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from . import errors
 
@@ -68,9 +69,10 @@ BY_STATUS: dict[int, type[errors.UpstreamError]] = {
 
 # The operator chooses the key, the model and the names of parameters. Some servers refuse them with
 # a bare 400 or 422: only the words tell that from a refusal of what the client sent.
+WRONG = r"(incorrect|invalid|missing|expired|revoked|wrong|not (valid|found))"
 OPERATORS_CHOICE: dict[str, type[errors.UpstreamError]] = {
     r"credit balance|insufficient (balance|credit)": errors.UpstreamQuotaExhausted,
-    r"api[ _]?key": errors.UpstreamCredentials,
+    rf"{WRONG}.{{0,20}}api[ _]?key|api[ _]?key.{{0,20}}{WRONG}": errors.UpstreamCredentials,
     r"'param': 'model'"
     r"|(valid|unknown|unavailable|no)[ _]models?\b"
     r"|model\b.{0,100}\b(not exist|not found|decommissioned)": errors.UpstreamModelUnavailable,
@@ -90,6 +92,9 @@ STATUS_BY_TYPE = {
     "request_too_large": 413,
     "rate_limit_error": 429,
 }
+
+# Of an `error` that says that there is none.
+NO_ERROR_CODES = ("0", "200")
 
 BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     openai.APITimeoutError: errors.UpstreamTimeout,
@@ -140,8 +145,14 @@ def translate(error: BaseException) -> errors.ServiceError | None:
 
 def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
     """What its code or type says, whatever its status; None if they say nothing."""
+    found = {name: getattr(error, name, None) for name in ("code", "type")}
+    body = getattr(error, "body", None)
+    if isinstance(body, list):  # which the SDK does not look into
+        found = _find_error(body) or {}
+    elif isinstance(body, str):
+        found = {"code": body}
     # As text, for an error body may have anything there.
-    codes = [str(getattr(error, name, None)).lower() for name in ("code", "type")]
+    codes = [str(found.get(name)).lower() for name in ("code", "type")]
     if QUOTA_CODES.intersection(codes):
         return errors.UpstreamQuotaExhausted
     return next((BY_CODE[code] for code in codes if code in BY_CODE), None)
@@ -162,7 +173,25 @@ def _whose_fault(error: BaseException) -> type[errors.UpstreamError]:
     return errors.UpstreamRejectedInput
 
 
-def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | None:
+def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """JSON as it is, or repaired.
+
+    Repaired are control characters, bytes that are not UTF-8, and halves of surrogate pairs, which
+    JSON can hold and UTF-8 cannot.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON.
+    """
+    try:
+        return from_json(data)
+    except ValueError:
+        body = json.loads(data.decode("utf-8-sig", errors="replace"), strict=False)
+        return json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+
+
+def error_in(
+    data: bytes, response: httpx2.Response, read: Callable[[bytes], Any] = read_json
+) -> openai.APIStatusError | None:
     """The error that a body or an event holds although the status is 200; None if it holds none.
 
     It is what the SDK would have raised under the status that the error names.
@@ -170,7 +199,7 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
     if b'"error"' not in data:  # every form of an error has it, and hardly any reply does
         return None
     try:
-        error = _find_error(json.loads(data))
+        error = _find_error(read(data))
     except (ValueError, RecursionError):  # a broken reply: the caller, who parses it, says so
         return None
     if error is None:
@@ -185,7 +214,7 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
     return openai.APIStatusError(
         f"status {response.status_code}, but {error.get('message') or error.get('error')}",
         response=httpx2.Response(status, headers=headers, content=data, request=response.request),
-        body=error,
+        body={"code": error.get("error")} | error,  # a mere text may be a code
     )
 
 
@@ -209,6 +238,8 @@ def _find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
     if not isinstance(body, dict):
         return None
     error, choices = body.get("error"), body.get("choices")
+    if isinstance(error, dict) and str(error.get("code")) in NO_ERROR_CODES:
+        return None
     if isinstance(error, dict) and any(error.values()):
         return _find_error(error) or error  # an event called `error` may hold one again
     if error and not isinstance(error, dict):
