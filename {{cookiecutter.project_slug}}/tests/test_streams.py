@@ -5,13 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
-import httpx2
 import pytest
 
-from .conftest import QUESTION, Service, app, events, make_settings, serving, wait_until
+from .conftest import Service, app, events, make_settings, serving, wait_until
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 CHUNKS = [
@@ -134,30 +132,3 @@ def test_an_upstream_that_does_not_end_keeps_nobody(
     before = set(offline.connections)
     assert events(service.stream())[-1] == ("done", DONE)
     wait_until(lambda: offline.connections <= before)
-
-
-def test_a_stream_without_a_pause_leaves_the_event_loop_to_others(
-    serve: Callable[..., Service], offline: OfflineOpenAI
-) -> None:
-    """From an upstream as fast as the service, to a client that reads as fast."""
-    service = serve(attempt_timeout_seconds=20)
-    offline.script(Scripted(words=10_000_000))
-    with (
-        service.client.stream("POST", "/v1/chat/stream", json=QUESTION) as response,
-        ThreadPoolExecutor() as readers,
-    ):
-        reads = response.iter_raw()
-        next(reads)
-        is_enough = threading.Event()
-
-        def read_on() -> None:
-            while not is_enough.is_set():
-                next(reads)
-
-        reading = readers.submit(read_on)
-        try:
-            for _ in range(3):
-                assert httpx2.get(f"{service.url}/livez", timeout=5).is_success
-        finally:
-            is_enough.set()
-            reading.result()
