@@ -193,6 +193,7 @@ class Call:
         return has_left or self._deadline.has_passed()
 
     def hang_up(self) -> None:
+        self._deadline.expire()
         with self._lock:
             self._is_over = True
             if self._line:
