@@ -36,6 +36,7 @@ FILES = {
     "src/chat_service/dependencies.py",
     "src/chat_service/disconnects.py",
     "src/chat_service/document.py",
+    "src/chat_service/error_bodies.py",
     "src/chat_service/errors.py",
     "src/chat_service/events.py",
     "src/chat_service/health.py",

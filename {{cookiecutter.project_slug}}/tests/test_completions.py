@@ -362,6 +362,22 @@ def test_a_stream_without_text_is_whole_with_done_if_it_has_a_choice(
 
 
 @pytest.mark.usefixtures("no_backoff")
+def test_a_stream_without_a_reply_is_tried_again_at_its_done(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """Not only when the upstream ends the body, which this one does not."""
+    service = serve(attempt_timeout_seconds=20, deadline_seconds=5)
+    endless = Scripted(
+        body="data: [DONE]\n\n",
+        content_type="text/event-stream",
+        headers={"content-length": "9999"},
+    )
+    offline.script(endless)
+    assert streamed(service)[1] == "done"
+    assert len(offline.received) == 2
+
+
+@pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize(
     "begun", [[chunk("Hel")], [chunk(""), chunk("")], [chunk("", {"finish_reason": "stop"})]]
 )

@@ -264,3 +264,16 @@ def test_a_stop_does_not_wait_for_the_check(own: OfflineOpenAI) -> None:
         wait_until(lambda: own.received)
         assert service.client.get("/readyz").json()["openai_api_key"] == "unchecked"
     wait_until(lambda: own.received[0].left_at, seconds=3)
+
+
+def test_a_bug_in_the_check_does_not_end_it(
+    own: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise ValueError("what nobody thought of")
+
+    monkeypatch.setattr(key_check, "try_key", fail)
+    with serving(app.create_app(make_settings(own))) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+    assert "what nobody thought of" in caplog.text

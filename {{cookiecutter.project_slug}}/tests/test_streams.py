@@ -133,3 +133,16 @@ def test_an_upstream_that_does_not_end_keeps_nobody(
     before = set(offline.connections)
     assert events(service.stream())[-1] == ("done", DONE)
     wait_until(lambda: offline.connections <= before)
+
+
+def test_the_slot_is_free_once_the_last_event_is_sent(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """While the end of the upstream's body is still awaited."""
+    service = serve(max_concurrency=1, queue_timeout_seconds=0.2, attempt_timeout_seconds=60)
+    body = stream_of(*CHUNKS)
+    offline.script(
+        Scripted(body=body, content_type="text/event-stream", headers={"content-length": "9999"})
+    )
+    assert events(service.stream())[-1] == ("done", DONE)
+    assert service.chat().is_success

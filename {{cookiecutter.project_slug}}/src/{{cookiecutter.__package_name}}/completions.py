@@ -13,11 +13,11 @@ from typing import Any
 import httpx2
 import openai
 
+from .error_bodies import error_in, read_json
 from .errors import BrokenReply, ModelNotAllowed
 from .schemas import ChatDone, ChatReply, ChatRequest, Usage
 from .settings import Settings
 from .sse import Decoder
-from .upstream import error_in, read_json
 
 # How long reading the end of the body may take after the last event, in seconds: only a connection
 # that is read to its end can be used again.
@@ -182,8 +182,9 @@ class StreamedReply:
             self._before_events = None
             data = event.strip()
             if data == b"[DONE]":
-                self.is_over = True
-                self.has_begun |= self._has_choice  # an empty reply is a reply
+                if not self._has_choice:
+                    raise BrokenReply("the stream ended without a reply")
+                self.has_begun = self.is_over = True  # an empty reply is a reply
                 return
             if data:
                 self._add(_parse(data, self._response))

@@ -10,7 +10,12 @@ from .shutdown import GracefulShutdown
 
 
 async def _service(request: Request) -> OpenAIService:
-    """Raises ShuttingDown: refused here, a request in flight can still finish all its calls."""
+    """The service for one request.
+
+    Raises:
+        ShuttingDown: the service is being stopped. Only new requests are refused, for those in
+            flight have got it before and may go on to make further calls.
+    """
     shutdown: GracefulShutdown = request.state.shutdown
     if shutdown.has_begun:
         raise ShuttingDown

@@ -16,6 +16,8 @@ class DocumentedFastAPI(FastAPI):
     """
 
     def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema:  # made before
+            return self.openapi_schema
         document = super().openapi()
         _, models = models_json_schema(
             [(event, "validation") for event in (DeltaEvent, DoneEvent, ErrorEvent)],

@@ -23,14 +23,15 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
 from .causes import describe
 from .connections import CONNECT_SECONDS, proxy_for, tls_context
+from .error_bodies import error_in
 from .errors import UpstreamCredentials, UpstreamModelUnavailable
 from .settings import Settings
-from .upstream import by_code, error_in, translate
+from .upstream import by_code, translate
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10.0
-START_SECONDS = 1.9  # by so much may the check at start delay the server
+START_SECONDS = 1.9  # the most that the check delays the start of the server
 LONGEST_WAIT_SECONDS = 60
 
 
@@ -181,7 +182,7 @@ async def try_key(settings: Settings, seconds: float) -> Verdict:
             seen = f"{asked} answered {answer.seen}"
         except TimeoutError:
             status, seen = KeyStatus.UNREACHABLE, f"{asked} had no answer within {seconds:g} s"
-        # The latter while the body of an error is read.
+        # The SDK does not wrap a RequestError that is raised while it reads the body of an error.
         except (openai.APIConnectionError, httpx2.RequestError) as error:
             status, seen = KeyStatus.UNREACHABLE, f"{asked} failed with {describe(error)}"
     return Verdict(status, SENTENCES[status].format(seen=seen.rstrip("."), model=model))

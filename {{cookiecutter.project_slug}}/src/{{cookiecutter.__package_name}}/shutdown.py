@@ -1,4 +1,4 @@
-"""Stopping: in-flight requests finish, new calls get 503, and then the process ends for sure."""
+"""Stopping: in-flight requests finish, new ones get 503, and then the process ends in any case."""
 
 import asyncio
 import os
@@ -47,8 +47,8 @@ class GracefulShutdown:
     """Inside, a signal to stop reaches the server only once all running requests have ended.
 
     They have `grace_seconds`, then they are cancelled, and answer that the service is shutting
-    down. Until then the server listens on: load balancers see `/readyz` fail, and new calls get a
-    503 rather than a refused connection. A server that has its signals from the event loop
+    down. Until then the server listens on: load balancers see `/readyz` fail, and new requests get
+    a 503 rather than a refused connection. A server that has its signals from the event loop
     (granian) stops listening at once, and then waits for its requests.
     """
 
@@ -116,7 +116,7 @@ class GracefulShutdown:
 
 
 def _end_process_after(seconds: float) -> None:
-    """Whether the event loop is blocked by then, or a thread keeps the process from its end."""
+    """A last resort, for a blocked event loop or a thread that never ends."""
     watchdog = threading.Timer(seconds, os._exit, [0])
     watchdog.daemon = True
     watchdog.start()

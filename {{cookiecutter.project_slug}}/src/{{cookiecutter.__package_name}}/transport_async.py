@@ -16,7 +16,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.tracing import Trace
 
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
-from .upstream import error_in, may_hold_error
+from .error_bodies import error_in, may_hold_error
 
 # Of one answer.
 MAX_HEADERS = 1000

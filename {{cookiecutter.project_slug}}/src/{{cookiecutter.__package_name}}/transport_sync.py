@@ -25,7 +25,7 @@ import httpx2
 from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 from .disconnects import current_handling
-from .upstream import error_in, may_hold_error
+from .error_bodies import error_in, may_hold_error
 
 # The events of httpx's `trace` extension that tell which socket a request will go over; before
 # the dot they name the kind of connection, say through a proxy.

@@ -3,22 +3,20 @@
 https://platform.openai.com/docs/guides/error-codes has the codes.
 """
 
-import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
-from typing import Any
 
 import httpx2
 import openai
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from . import errors
+from .error_bodies import find_error
 
 # Codes and types that say that money is missing, whatever the status: of OpenAI, and of the
 # servers that speak its protocol.
@@ -69,10 +67,11 @@ BY_STATUS: dict[int, type[errors.UpstreamError]] = {
 
 # The operator chooses the key, the model and the names of parameters. Some servers refuse them with
 # a bare 400 or 422: only the words tell that from a refusal of what the client sent.
-WRONG = r"(incorrect|invalid|missing|expired|revoked|wrong|not (valid|found))"
+_WRONG = r"(incorrect|invalid|missing|expired|revoked|wrong|not (valid|found))"
+_KEY = r"api[ _]?key"
 OPERATORS_CHOICE: dict[str, type[errors.UpstreamError]] = {
     r"credit balance|insufficient (balance|credit)": errors.UpstreamQuotaExhausted,
-    rf"{WRONG}.{{0,20}}api[ _]?key|api[ _]?key.{{0,20}}{WRONG}": errors.UpstreamCredentials,
+    _WRONG + ".{0,20}" + _KEY + "|" + _KEY + ".{0,20}" + _WRONG: errors.UpstreamCredentials,
     r"'param': 'model'"
     r"|(valid|unknown|unavailable|no)[ _]models?\b"
     r"|model\b.{0,100}\b(not exist|not found|decommissioned)": errors.UpstreamModelUnavailable,
@@ -81,20 +80,6 @@ OPERATORS_CHOICE: dict[str, type[errors.UpstreamError]] = {
     r"|\bmax_(completion_)?tokens\b.{0,100}not (supported|permitted|allowed)": errors.UpstreamError,
 }
 LONGEST_REFUSAL = 2000  # characters that are searched for these words
-
-# For an error that came under status 200 and says no more than its type: OpenAI's and Anthropic's.
-# https://docs.anthropic.com/en/api/errors
-STATUS_BY_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-}
-
-# Of an `error` that says that there is none.
-NO_ERROR_CODES = ("0", "200")
 
 BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     openai.APITimeoutError: errors.UpstreamTimeout,
@@ -148,7 +133,7 @@ def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
     found = {name: getattr(error, name, None) for name in ("code", "type")}
     body = getattr(error, "body", None)
     if isinstance(body, list):  # which the SDK does not look into
-        found = _find_error(body) or {}
+        found = find_error(body) or {}
     elif isinstance(body, str):
         found = {"code": body}
     # As text, for an error body may have anything there.
@@ -171,82 +156,6 @@ def _whose_fault(error: BaseException) -> type[errors.UpstreamError]:
         if re.search(words, refusal, re.IGNORECASE | re.DOTALL):
             return cls
     return errors.UpstreamRejectedInput
-
-
-def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """JSON as it is, or repaired.
-
-    Repaired are control characters, bytes that are not UTF-8, and halves of surrogate pairs, which
-    JSON can hold and UTF-8 cannot.
-
-    Raises:
-        ValueError, RecursionError: it is no JSON.
-    """
-    try:
-        return from_json(data)
-    except ValueError:
-        body = json.loads(data.decode("utf-8-sig", errors="replace"), strict=False)
-        return json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
-
-
-def error_in(
-    data: bytes, response: httpx2.Response, read: Callable[[bytes], Any] = read_json
-) -> openai.APIStatusError | None:
-    """The error that a body or an event holds although the status is 200; None if it holds none.
-
-    It is what the SDK would have raised under the status that the error names.
-    """
-    if b'"error"' not in data:  # every form of an error has it, and hardly any reply does
-        return None
-    try:
-        error = _find_error(read(data))
-    except (ValueError, RecursionError):  # a broken reply: the caller, who parses it, says so
-        return None
-    if error is None:
-        return None
-    names = [str(error.get(name)) for name in ("code", "status", "status_code", "type")]
-    status = next(
-        (int(name) for name in names if re.fullmatch("[45][0-9]{2}", name)),
-        next((STATUS_BY_TYPE[name] for name in names if name in STATUS_BY_TYPE), 500),
-    )
-    headers = response.headers.copy()
-    headers.pop("content-encoding", None)  # `data` is decoded already
-    return openai.APIStatusError(
-        f"status {response.status_code}, but {error.get('message') or error.get('error')}",
-        response=httpx2.Response(status, headers=headers, content=data, request=response.request),
-        body={"code": error.get("error")} | error,  # a mere text may be a code
-    )
-
-
-def may_hold_error(response: httpx2.Response) -> bool:
-    """Whether a whole body should be searched for an error.
-
-    Not that of a GET: a resource, such as a failed job, may describe its own failure.
-    """
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip()
-    return (
-        response.is_success
-        and response.request.method == "POST"
-        and media_type == "application/json"
-    )
-
-
-def _find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
-    """`{"error": {...}}` or `{"error": "text"}`, `{"object": "error"}`, or in the first choice."""
-    if isinstance(body, list) and body:  # as Gemini wraps them
-        body = body[0]
-    if not isinstance(body, dict):
-        return None
-    error, choices = body.get("error"), body.get("choices")
-    if isinstance(error, dict) and str(error.get("code")) in NO_ERROR_CODES:
-        return None
-    if isinstance(error, dict) and any(error.values()):
-        return _find_error(error) or error  # an event called `error` may hold one again
-    if error and not isinstance(error, dict):
-        return _find_error(error) or body
-    if body.get("object") == "error" or body.get("finish_reason") == "error":
-        return body
-    return _find_error(choices) if isinstance(choices, list) else None
 
 
 @contextmanager

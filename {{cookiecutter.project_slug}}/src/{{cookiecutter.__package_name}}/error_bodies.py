@@ -1,0 +1,101 @@
+"""Errors in what came with status 200, in all the forms that servers give them."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import openai
+from pydantic_core import from_json
+
+# For an error that came under status 200 and says no more than its type: OpenAI's and Anthropic's.
+# https://docs.anthropic.com/en/api/errors
+STATUS_BY_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+}
+
+# Of an `error` that says that there is none.
+NO_ERROR_CODES = ("0", "200")
+
+
+def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """JSON as it is, or repaired.
+
+    Repaired are control characters, bytes that are not UTF-8, and halves of surrogate pairs, which
+    JSON can hold and UTF-8 cannot.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON.
+    """
+    try:
+        return from_json(data)
+    except ValueError:
+        body = json.loads(data.decode("utf-8-sig", errors="replace"), strict=False)
+        return json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+
+
+def error_in(
+    data: bytes, response: httpx2.Response, read: Callable[[bytes], Any] = read_json
+) -> openai.APIStatusError | None:
+    """The error that a body or an event holds although the status is 200; None if it holds none.
+
+    It is what the SDK would have raised under the status that the error names. `read` parses the
+    data, and raises ValueError or RecursionError if it is no JSON.
+    """
+    if b'"error"' not in data:  # every form of an error has it, and hardly any reply does
+        return None
+    try:
+        error = find_error(read(data))
+    except (ValueError, RecursionError):  # a broken reply: the caller, who parses it, says so
+        return None
+    if error is None:
+        return None
+    names = [str(error.get(name)) for name in ("code", "status", "status_code", "type")]
+    status = next(
+        (int(name) for name in names if re.fullmatch("[45][0-9]{2}", name)),
+        next((STATUS_BY_TYPE[name] for name in names if name in STATUS_BY_TYPE), 500),
+    )
+    headers = response.headers.copy()
+    headers.pop("content-encoding", None)  # `data` is decoded already
+    return openai.APIStatusError(
+        f"status {response.status_code}, but {error.get('message') or error.get('error')}",
+        response=httpx2.Response(status, headers=headers, content=data, request=response.request),
+        body={"code": error.get("error")} | error,  # a mere text may be a code
+    )
+
+
+def may_hold_error(response: httpx2.Response) -> bool:
+    """Whether a whole body should be searched for an error.
+
+    Not that of a GET: a resource, such as a failed job, may describe its own failure.
+    """
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip()
+    return (
+        response.is_success
+        and response.request.method == "POST"
+        and media_type == "application/json"
+    )
+
+
+def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
+    """`{"error": {...}}` or `{"error": "text"}`, `{"object": "error"}`, or in the first choice."""
+    if isinstance(body, list) and body:  # as Gemini wraps them
+        body = body[0]
+    if not isinstance(body, dict):
+        return None
+    error, choices = body.get("error"), body.get("choices")
+    if isinstance(error, dict) and str(error.get("code")) in NO_ERROR_CODES:
+        return None
+    if isinstance(error, dict) and any(error.values()):
+        return find_error(error) or error  # an event called `error` may hold one again
+    if error and not isinstance(error, dict):
+        return find_error(error) or body
+    if body.get("object") == "error" or body.get("finish_reason") == "error":
+        return body
+    return find_error(choices) if isinstance(choices, list) else None
