@@ -253,10 +253,12 @@ def test_the_log_has_what_an_operator_needs(
 def test_the_log_does_not_quote_what_openai_says_at_length(
     hasty: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     offline.script(Scripted(status=400, message="long " * 1000))
     offline.script(Scripted(body='{"choices": [{"message": {"content": {"a": "secret plan"}}}]}'))
     hasty.chat()
     hasty.chat()
+    assert "long long" in caplog.text
     assert max(len(record.getMessage()) for record in caplog.records) < 1000
     assert "secret plan" not in caplog.text
 

@@ -148,6 +148,15 @@ def test_structured_outputs_that_are_none(
     assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:{kind}")
 
 
+def test_the_log_names_the_field_of_an_output_and_not_its_value(
+    service: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    offline.script(Scripted(reply='{"city": "Oslo", "celsius": "secret plan"}', times=9))
+    assert service.client.post("/v1/forecast").status_code == 502
+    assert "celsius (int_parsing)" in caplog.text
+    assert "secret plan" not in caplog.text
+
+
 def test_responses(service: Service, offline: OfflineOpenAI) -> None:
     offline.script(
         Scripted(path="/v1/responses", status=500), Scripted(path="/v1/responses", body=POEM)
