@@ -11,16 +11,16 @@ def main(package: str) -> None:
     os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # a change should show soon, also during a stream
     service = import_module(f"{package}.__main__")
     try:
-        address = service.load_usable_settings()
-        service.listen(address.host, address.port).close()  # whether uvicorn can
+        settings = service.load_usable_settings()
+        service.listen(settings.host, settings.port).close()  # fails early if HOST or PORT is wrong
     except service.SettingsError as error:
         service.refuse(str(error))
     uvicorn.run(
         f"{package}.app:create_app",
         factory=True,
         loop="asyncio",  # as `python -m` the package
-        host=address.host,
-        port=address.port,
+        host=settings.host,
+        port=settings.port,
         reload=True,
         reload_dirs=["src"],
         timeout_graceful_shutdown=1,

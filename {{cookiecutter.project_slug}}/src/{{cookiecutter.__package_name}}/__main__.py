@@ -29,7 +29,7 @@ def main() -> None:
         settings = load_usable_settings()
         listener = listen(settings.host, settings.port)
         configure_logging(settings)
-        # Before any worker is there: a supervisor would start one that refuses again and again.
+        # Before any worker starts: so a rejected key ends the process, with status 78.
         verdict = key_check.try_key_at_start(settings)
     except SettingsError as error:
         refuse(str(error))

@@ -70,7 +70,7 @@ def _settle_garbage_collection() -> None:
 
 def _settings_or_exit() -> Settings:
     try:
-        # With what the lifespan needs as well: there, servers would print a traceback.
+        # Checks proxy and certificates too: an error in the lifespan would print a traceback.
         return load_usable_settings()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
@@ -78,10 +78,10 @@ def _settings_or_exit() -> Settings:
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application. Without settings, as servers call it, also take charge of the process.
+    """Build the application.
 
-    They are then read from the environment, and logging is configured as they say. If one of them
-    is missing or wrong, that is one sentence on stderr.
+    Without `settings`, as servers call it, they are read from the environment, and logging is
+    configured as they say. If one of them is missing or wrong, that is one sentence on stderr.
 
     Raises:
         SystemExit: one or more are missing or wrong.

@@ -1,4 +1,4 @@
-"""How a chat becomes a call of OpenAI, and what comes back an answer.
+"""Builds requests for OpenAI's chat completions, and parses the replies and streams.
 
 Only what an answer needs is read, and by hand: no reply that was paid for is thrown away for its
 metadata, and only text that cannot be read makes a reply broken. The SDK's own methods check the
@@ -70,7 +70,7 @@ def _parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any
         openai.APIStatusError: it is an error despite the status.
         BrokenReply: it is no JSON.
     """
-    # Of a stream, or of a body that was not sent as JSON: `raise_status` has seen the others.
+    # For stream events, and bodies not sent as JSON: `raise_status` has checked all others.
     if found := error_in(data, response):
         raise found
     try:
@@ -208,9 +208,9 @@ class StreamedReply:
             text = _text(message, "choices.0.delta") if message else ""
             self._texts.append(text)
             self._finish_reason = _string(choice.get("finish_reason")) or self._finish_reason
-            # The first choice often announces no more than a role: a failure after it costs little
-            # to try again. With a second one, however empty, the model is at work and paid; one
-            # that reasons may go on like that for longer than the deadline.
+            # The first chunk often carries only a role: to retry after it costs little. A second,
+            # even if empty, means that the model is generating, which is billed; a reasoning
+            # model may send empty chunks for longer than the deadline.
             self.has_begun = self._has_choice or bool(text or self._finish_reason)
             self._has_choice = True
 

@@ -45,7 +45,7 @@ def proxy_for(url: httpx2.URL) -> str | None:
     """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY.
 
     Raises:
-        SettingsError: it is of a kind that not all of our clients know, or no URL.
+        SettingsError: it is neither an http:// nor an https:// URL.
     """
     proxies = urllib.request.getproxies()
     name = url.scheme if proxies.get(url.scheme) else "all"

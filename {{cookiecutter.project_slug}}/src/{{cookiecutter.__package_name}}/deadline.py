@@ -22,7 +22,7 @@ class Deadline:
         return self.remaining() <= TIMER_RESOLUTION
 
     def expire(self) -> None:
-        """Let it pass now, so that a thread begins neither a wait nor an attempt after an abort."""
+        """Expire now: no wait or attempt begins after this. For calls that run in a thread."""
         self._ends_at = time.monotonic()
 
     @contextmanager

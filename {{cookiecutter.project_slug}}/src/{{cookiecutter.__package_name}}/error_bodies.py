@@ -20,7 +20,7 @@ STATUS_BY_TYPE = {
     "rate_limit_error": 429,
 }
 
-# Of an `error` that says that there is none.
+# Values of `error.code` that mean success.
 NO_ERROR_CODES = ("0", "200")
 
 

@@ -20,7 +20,7 @@ ServiceError
     ├── UpstreamUnreachable        502
     └── UpstreamTimeout            504
 
-Callers get the words of this module only: OpenAI's may echo the key.
+Clients never get OpenAI's error text, which may echo the key: it goes to the log only.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ from .telemetry import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# Of what is wrong with a body, in the answer.
+# At most so many validation errors are listed in one response.
 MOST_ERRORS = 20
 
-# FastAPI's words, under status 400, for what is no JSON for other reasons than its syntax.
+# The detail of FastAPI's 400 for a body that fails to parse without a JSONDecodeError.
 NO_JSON = "There was an error parsing the body"
 
 # Statuses whose responses have no body.
@@ -62,9 +62,9 @@ class ServiceError(Exception):
     type: ClassVar[str]
     title: ClassVar[str]
     detail: str | None = None
-    """What the caller can do."""
+    """What the client can do."""
     retry_after: float | None = None
-    """Seconds after which the caller may try again."""
+    """Seconds after which the client may try again."""
     upstream_request_id: str | None = None
     """What OpenAI's support asks for."""
 
@@ -83,7 +83,7 @@ class ModelNotAllowed(ServiceError):
 
 
 class Overloaded(ServiceError):
-    status, type, title = 503, "overloaded", "This service has as much to do as it can"
+    status, type, title = 503, "overloaded", "This service is at its concurrency limit"
     retry_after = 1.0
 
 
@@ -149,7 +149,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 def log(error: ServiceError) -> None:
-    """Tell the operator what the caller is not told."""
+    """Tell the operator what the client is not told."""
     cause = error.__cause__ or error
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,

@@ -1,4 +1,4 @@
-"""Whether a chat would be let in: asked before anybody chats, and as cheaply as possible.
+"""Checks whether OpenAI accepts the key and the model, before the first chat, cheaply.
 
 First `GET /models/{model}`, which is free. Where the answer is no verdict (a restricted key, a
 server without that path), a dry call settles it: a chat without messages, which is authenticated
@@ -158,7 +158,7 @@ async def try_key(settings: Settings, seconds: float) -> Verdict:
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
         max_retries=0,
-        # To connect, less than `seconds`: cancelled meanwhile, httpx would forget its socket.
+        # Connecting times out before `seconds`: httpx leaks the socket of a cancelled connect.
         timeout=httpx2.Timeout(None, connect=min(seconds / 2, CONNECT_SECONDS)),
         http_client=openai.DefaultAsyncHttpx2Client(
             transport=httpx2.AsyncHTTPTransport(verify=tls_context(), proxy=proxy),
@@ -211,7 +211,7 @@ def try_key_at_start(settings: Settings) -> Verdict:
 
 
 class KeyCheck:
-    """Asks until a chat would be let in; `/readyz` shows how it stands."""
+    """Repeats the check until the service is ready; `/readyz` shows the latest status."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,6 +1,6 @@
 """The one retry layer: what is tried again, after how long, and when to give up.
 
-The SDK's own retries are off: three times three would be nine paid calls.
+The SDK's own retries are off: two layers would multiply, to 4 x 3 attempts by default.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What callers send and get."""
+"""What clients send and get."""
 
 import json
 from typing import Annotated, Literal

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
 
     # More threads or connections than this a process cannot have.
     max_concurrency: int = Field(default=200, gt=0, le=10_000)
-    """Calls of OpenAI in flight, in each worker: what a core carries at half a second each."""
+    """OpenAI calls in flight, in each worker: 400 calls a second if each takes 0.5 s."""
     max_queue: int = Field(default=200, ge=0, le=10_000)
     """Further calls that may queue, in each worker."""
     queue_timeout_seconds: Seconds = 10

@@ -44,9 +44,9 @@ class RunningRequests:
 
 
 class GracefulShutdown:
-    """Inside, a signal to stop reaches the server only once all running requests have ended.
+    """Context manager: SIGINT and SIGTERM reach the server only after in-flight requests.
 
-    They have `grace_seconds`, then they are cancelled, and answer that the service is shutting
+    Those still running after `grace_seconds` are cancelled and answer that the service is shutting
     down. Until then the server listens on: load balancers see `/readyz` fail, and new requests get
     a 503 rather than a refused connection. A server that has its signals from the event loop
     (granian) stops listening at once, and then waits for its requests.

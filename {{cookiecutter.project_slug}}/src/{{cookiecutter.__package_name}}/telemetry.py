@@ -18,7 +18,7 @@ from .settings import Settings
 REQUEST_ID_HEADER = "X-Request-ID"
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
-# nginx's code for a caller who left before the answer; there is no official one.
+# nginx's status for a client disconnect before the response; there is no official one.
 CLIENT_CLOSED_REQUEST = 499
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -31,7 +31,7 @@ def current_request_id() -> str:
 
 
 class RequestIdMiddleware:
-    """Gives each request an id, the caller's if it is well-formed, and a line in the log."""
+    """Gives each request an id, the client's if it is well-formed, and a line in the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,7 +42,7 @@ class RequestIdMiddleware:
             return
         asked = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = asked if _WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
-        # Never reset: the task ends with the request, and uvicorn logs a bug only after us.
+        # Never reset: the task ends with the request, and uvicorn logs exceptions only after us.
         _request_id.set(request_id)
         status = CLIENT_CLOSED_REQUEST
         started = time.perf_counter()
@@ -167,10 +167,10 @@ class Formatter(logging.Formatter):
                 line[name] = value if is_number else self._redactor.text(str(value))
         if record.exc_info:
             line["traceback"] = record.exc_text or self.formatException(record.exc_info)
-        return json.dumps(line) if self._as_json else _for_people(line)
+        return json.dumps(line) if self._as_json else _console_line(line)
 
 
-def _for_people(line: dict[str, object]) -> str:
+def _console_line(line: dict[str, object]) -> str:
     traceback = line.pop("traceback", "")
     head = [str(line.pop(name)) for name in ("time", "level", "message")]
     del line["logger"]

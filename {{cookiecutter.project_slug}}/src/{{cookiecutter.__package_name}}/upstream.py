@@ -1,4 +1,4 @@
-"""OpenAI's failures told apart, by what they are rather than by what they say.
+"""Maps the SDK's exceptions to ours: by code, status, class; some 400s and 422s by text.
 
 https://platform.openai.com/docs/guides/error-codes has the codes.
 """
@@ -118,7 +118,7 @@ def translate(error: BaseException) -> errors.ServiceError | None:
         return None
     cls = by_code(error) or BY_STATUS.get(getattr(error, "status_code", 0)) or by_class
     if cls is errors.UpstreamRejectedInput:
-        cls = _whose_fault(error)
+        cls = _rejection_class(error)
     ours = cls()
     if isinstance(error, openai.APIStatusError):
         if _REQUEST_ID.fullmatch(error.request_id or ""):
@@ -143,7 +143,7 @@ def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
     return next((BY_CODE[code] for code in codes if code in BY_CODE), None)
 
 
-def _whose_fault(error: BaseException) -> type[errors.UpstreamError]:
+def _rejection_class(error: BaseException) -> type[errors.UpstreamError]:
     """Whether a refusal is about the client's input, or about what the operator configured."""
     if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 422):
         return errors.UpstreamRejectedInput
@@ -171,7 +171,7 @@ def translated() -> Iterator[None]:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds that OpenAI asks us to wait; None if it does not, or not in earnest.
+    """Seconds that OpenAI asks us to wait, a day at most; None if absent, invalid or not positive.
 
     The first of `retry-after-ms` and `retry-after` that makes sense counts. The latter is in
     seconds, or a duration, or a date.
