@@ -81,8 +81,8 @@ RESERVED = {
     "a package that the service needs": [
         "aiohappyeyeballs", "aiohttp", "aiosignal", "annotated_doc", "annotated_types", "anyio",
         "ast_serialize", "attr", "attrs", "certifi", "cffi", "click", "colorama", "coverage",
-        "cryptography", "dotenv", "fastapi", "frozenlist", "h11", "httpcore2", "httptools",
-        "httpx2", "idna", "iniconfig", "jiter", "librt", "multidict", "mypy", "mypy_extensions",
+        "cryptography", "dotenv", "fastapi", "frozenlist", "grimp", "h11", "httpcore2", "httptools",
+        "httpx2", "idna", "importlinter", "iniconfig", "jiter", "librt", "multidict", "mypy", "mypy_extensions",
         "mypyc", "openai", "opentelemetry", "opentelemetry_api", "packaging", "pathspec", "pip",
         "pkg_resources", "pluggy", "propcache", "py", "pycparser", "pydantic", "pydantic_core",
         "pydantic_settings", "pygments", "pytest", "python_dotenv", "ruff", "setuptools", "sniffio",

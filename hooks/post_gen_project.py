@@ -26,11 +26,18 @@ ANSWERS = r"""
 VARIANTS = {
     "handler_style": {
         style: {
-            f"src/PACKAGE/chat_{handlers}.py": "src/PACKAGE/chat.py",
-            f"src/PACKAGE/openai_service_{style}.py": "src/PACKAGE/openai_service.py",
-            f"src/PACKAGE/streams_{client}.py": "src/PACKAGE/streams.py",
-            f"src/PACKAGE/transport_{client}.py": "src/PACKAGE/transport.py",
-            f"tests/test_openai_service_{handlers}.py": "tests/test_openai_service.py",
+            f"src/PACKAGE/api/chat_{style}.py": "src/PACKAGE/api/chat.py",
+            f"src/PACKAGE/api/chat_events_{client}.py": "src/PACKAGE/api/chat_events.py",
+            f"src/PACKAGE/api/dependencies_{handlers}.py": "src/PACKAGE/api/dependencies.py",
+            f"src/PACKAGE/upstream/client_{client}.py": "src/PACKAGE/upstream/client.py",
+            f"src/PACKAGE/upstream/openai_service_{style}.py": (
+                "src/PACKAGE/upstream/openai_service.py"
+            ),
+            f"src/PACKAGE/upstream/streaming_{client}.py": "src/PACKAGE/upstream/streaming.py",
+            f"src/PACKAGE/upstream/transport_{client}.py": "src/PACKAGE/upstream/transport.py",
+            f"tests/upstream/test_openai_service_{handlers}.py": (
+                "tests/upstream/test_openai_service.py"
+            ),
         }
         # The handlers of two styles are `async def`, the clients of two are sync.
         for style, handlers, client in (

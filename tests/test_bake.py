@@ -14,11 +14,14 @@ from .projects import FILES, ROOT, STYLES, bake, files, run
 STYLED = {
     "README.md",  # it tells about the style
     "pyproject.toml",  # only one depends on aiohttp
-    "src/chat_service/chat.py",
-    "src/chat_service/openai_service.py",
-    "src/chat_service/streams.py",
-    "src/chat_service/transport.py",
-    "tests/test_openai_service.py",
+    "src/chat_service/api/chat.py",
+    "src/chat_service/api/chat_events.py",
+    "src/chat_service/api/dependencies.py",
+    "src/chat_service/upstream/client.py",
+    "src/chat_service/upstream/openai_service.py",
+    "src/chat_service/upstream/streaming.py",
+    "src/chat_service/upstream/transport.py",
+    "tests/upstream/test_openai_service.py",
 }
 COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
 JINJA = re.compile(rb"\{\{|\{%|\{#|cookiecutter\.")  # what closes a tag closes a dict, too
@@ -122,10 +125,10 @@ def test_a_project_made_without_hooks_says_so(template: Path, tmp_path: Path) ->
 
 def test_skip_if_file_exists_does_not_keep_what_was_edited(baked: Bake, template: Path) -> None:
     """As the README warns: cookiecutter only looks at the names that files have in the template."""
-    chat = baked() / "src" / "chat_service" / "chat.py"
+    chat = baked() / "src" / "chat_service" / "api" / "chat.py"
     chat.write_text("# mine")
     options = ("--no-input", "--overwrite-if-exists", "--skip-if-file-exists")
-    run(*COOKIECUTTER, template, *options, cwd=chat.parents[3]).check_returncode()
+    run(*COOKIECUTTER, template, *options, cwd=chat.parents[4]).check_returncode()
 
     assert "# mine" not in chat.read_text()
     assert "--skip-if-file-exists" in (ROOT / "README.md").read_text()

@@ -82,10 +82,13 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert tree(project) == {
         "LICENSE": "LICENSE_MIT",
-        "src/chat_service/chat.py": "chat_sync.py",
-        "src/chat_service/openai_service.py": "openai_service_sync.py",
-        "src/chat_service/streams.py": "streams_sync.py",
-        "src/chat_service/transport.py": "transport_sync.py",
-        "tests/test_openai_service.py": "test_openai_service_sync.py",
+        "src/chat_service/api/chat.py": "chat_sync.py",
+        "src/chat_service/api/chat_events.py": "chat_events_sync.py",
+        "src/chat_service/api/dependencies.py": "dependencies_sync.py",
+        "src/chat_service/upstream/client.py": "client_sync.py",
+        "src/chat_service/upstream/openai_service.py": "openai_service_sync.py",
+        "src/chat_service/upstream/streaming.py": "streaming_sync.py",
+        "src/chat_service/upstream/transport.py": "transport_sync.py",
+        "tests/upstream/test_openai_service.py": "test_openai_service_sync.py",
     }
     assert {path.name for path in tmp_path.iterdir()} == {script.name, project.name}

@@ -11,7 +11,13 @@ from needs_cookiecutter_2 import slug_problems
 from .projects import ROOT, STYLES, bake, run
 
 # Tests of files that are the same in all styles, and that reach none that is not.
-STYLE_INDEPENDENT = ("key_check", "load", "offline_openai", "settings", "sse")
+STYLE_INDEPENDENT = (
+    "test_load",
+    "test_offline_openai",
+    "test_settings",
+    "upstream/test_key_check",
+    "upstream/test_sse",
+)
 
 
 @pytest.fixture(scope="module", params=STYLES)
@@ -34,6 +40,7 @@ def project(
         ("ruff", "check"),
         ("ruff", "format", "--check"),
         ("mypy",),
+        ("lint-imports",),
         ("python", "-m", "dev.demo", "chat_service"),
     ],
     ids=" ".join,
@@ -42,11 +49,36 @@ def test_passes_its_own(project: Path, venv: Path, command: tuple[str, ...]) -> 
     assert run(venv / command[0], *command[1:], cwd=project).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("upstream/deadline.py", "from ..server import problems"),
+        ("upstream/deadline.py", "import starlette"),
+        ("server/shutdown.py", "from ..upstream import retries"),
+        ("server/shutdown.py", "import openai"),
+        ("server/shutdown.py", "from ..api import schemas"),
+        ("errors.py", "from .server import problems"),
+    ],
+)
+def test_an_import_from_the_wrong_wing_is_found(
+    template: Path, tmp_path: Path, venv: Path, module: str, line: str
+) -> None:
+    project = bake(template, tmp_path)
+    check = (venv / "lint-imports", "--no-cache")
+    source = {"cwd": project, "PYTHONPATH": str(project / "src")}
+    assert run(*check, **source).returncode == 0
+
+    with (project / "src" / "chat_service" / module).open("a") as file:
+        file.write(f"{line}\n")
+
+    assert run(*check, **source).returncode == 1
+
+
 @pytest.mark.parametrize("style", STYLES[1:])
 def test_passes_its_own_tests(template: Path, tmp_path: Path, venv: Path, style: str) -> None:
     """All that a style can make a difference to; `make check` below runs all of the first style."""
     project = bake(template, tmp_path, handler_style=style)
-    ignored = [f"--ignore=tests/test_{name}.py" for name in STYLE_INDEPENDENT]
+    ignored = [f"--ignore=tests/{name}.py" for name in STYLE_INDEPENDENT]
 
     done = run(venv / "pytest", *ignored, cwd=project, PYTHONPATH=str(project / "src"))
 

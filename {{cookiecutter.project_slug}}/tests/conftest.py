@@ -16,22 +16,19 @@ import pytest
 import uvicorn
 from tenacity import wait_none
 
-from {{ cookiecutter.__package_name }} import (
-    app,
-    completions,
+from {{ cookiecutter.__package_name }} import app, errors, settings
+from {{ cookiecutter.__package_name }}.api import dependencies, streamed_reply
+from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
+from {{ cookiecutter.__package_name }}.server import logging as service_logging
+from {{ cookiecutter.__package_name }}.upstream import (
     concurrency,
     connections,
     deadline,
-    dependencies,
-    disconnects,
-    errors,
     key_check,
     openai_service,
     retries,
-    settings,
-    shutdown,
     sse,
-    telemetry,
+    streaming,
     transport,
 )
 
@@ -40,20 +37,22 @@ from dev.offline_openai import OfflineOpenAI, running
 # The one place that names the package: tests take its modules from here.
 __all__ = [
     "app",
-    "completions",
     "concurrency",
     "connections",
     "deadline",
     "dependencies",
-    "disconnects",
+    "disconnect",
     "errors",
     "key_check",
     "openai_service",
+    "request_id",
     "retries",
+    "service_logging",
     "settings",
     "shutdown",
     "sse",
-    "telemetry",
+    "streamed_reply",
+    "streaming",
     "transport",
 ]
 PACKAGE = app.__package__

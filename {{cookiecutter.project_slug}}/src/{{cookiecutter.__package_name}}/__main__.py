@@ -9,12 +9,12 @@ from typing import NoReturn
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from . import key_check
 from .app import STARTUP_FAILURE
-from .connections import load_usable_settings
+from .server.logging import configure_logging
+from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
-from .shutdown import CLOSING_SECONDS, SIGNALS
-from .telemetry import configure_logging
+from .upstream import key_check
+from .upstream.connections import load_usable_settings
 
 logger = logging.getLogger(__name__)
 

@@ -12,17 +12,23 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import chat, health
-from .body_limit import BodyLimit
-from .connections import load_usable_settings
-from .disconnects import CancelOnDisconnect
-from .document import DocumentedFastAPI
-from .errors import OTHER_PROBLEMS, UnhandledExceptionMiddleware, add_exception_handlers
-from .key_check import KeyCheck
-from .openai_service import OpenAIService
+from .api import chat
+from .api.schemas import EVENTS
+from .server import health
+from .server.body_limit import BodyLimit
+from .server.disconnect import CancelOnDisconnect
+from .server.health import Check
+from .server.logging import configure_logging
+from .server.openapi import DocumentedFastAPI
+from .server.problems import OTHER_PROBLEMS, add_exception_handlers
+from .server.redaction import redact_in_logs
+from .server.request_id import RequestIdMiddleware
+from .server.shutdown import GracefulShutdown, RunningRequests
+from .server.unhandled import UnhandledExceptionMiddleware
 from .settings import Settings, SettingsError, misspelled_names
-from .shutdown import GracefulShutdown, RunningRequests
-from .telemetry import RequestIdMiddleware, configure_logging, redact_in_logs
+from .upstream.connections import load_usable_settings
+from .upstream.key_check import KeyCheck
+from .upstream.openai_service import OpenAIService
 
 # uvicorn and gunicorn stop at this status: after another, they start the worker again and again.
 STARTUP_FAILURE = 3
@@ -35,7 +41,7 @@ class State(TypedDict):
 
     shutdown: GracefulShutdown
     openai_service: OpenAIService
-    key_check: KeyCheck
+    checks: dict[str, Check]
 
 
 def _set_root_path(app: ASGIApp, root_path: str) -> ASGIApp:
@@ -105,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                     yield {
                         "shutdown": shutdown,
                         "openai_service": openai_service,
-                        "key_check": key_check,
+                        "checks": {"openai_api_key": key_check},
                     }
                 finally:
                     checking.cancel()
@@ -113,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     about = metadata(__package__)
     readme = about.get_all("Description", [""])[0].splitlines()
     app = DocumentedFastAPI(
+        models=EVENTS,
         # The heading of README.md, which has the project's name as people write it.
         title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],

@@ -1,0 +1,41 @@
+"""The events of a streamed chat, from the bytes of OpenAI's response."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import httpx2
+
+from .schemas import ChatDelta, ChatDone
+from .streamed_reply import StreamedReply
+
+
+class ChatEvents:
+    """Async iterable: deltas, then one ChatDone. To be closed."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._reads = response.aiter_bytes()
+        self._reply = StreamedReply(response)
+
+    async def __aiter__(self) -> AsyncIterator[ChatDelta | ChatDone]:
+        while not self._reply.is_over:
+            for delta in self._reply.feed(await self._read()):
+                yield delta
+        yield self._reply.to_done()
+
+    async def _read(self) -> bytes:
+        try:
+            return await anext(self._reads, b"")
+        except httpx2.RequestError:
+            if self._reply.is_whole():
+                return b""
+            raise
+
+    async def close(self) -> None:
+        try:
+            if self._reply.is_over:  # the rest of the body is its end: the connection can be reused
+                with suppress(httpx2.RequestError):
+                    async for _ in self._reads:
+                        pass
+        finally:
+            await self._response.aclose()

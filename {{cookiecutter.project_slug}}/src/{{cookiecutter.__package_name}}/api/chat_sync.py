@@ -1,0 +1,29 @@
+"""The endpoints. They are `def`: FastAPI runs each in a thread, where the sync client may block."""
+
+from fastapi import APIRouter, Response
+
+from ..server.events import EventStream
+from ..server.problems import PROBLEM_RESPONSES
+from .chat_events import ChatEvents
+from .completions import to_params, to_reply
+from .dependencies import Service
+from .schemas import EVENT_RESPONSES, ChatReply, ChatRequest, event_name
+
+router = APIRouter(prefix="/v1", tags=["chat"], responses=PROBLEM_RESPONSES)
+
+
+@router.post("/chat", response_model=ChatReply)
+def chat(request: ChatRequest, service: Service) -> Response:
+    """Answer a conversation with the model's next message."""
+    params = to_params(request, service.settings)
+    reply = service.call(lambda client: to_reply(client.post(**params)))
+    # A model would be validated in a second thread, behind the calls that came in meanwhile.
+    return Response(reply.model_dump_json(), media_type="application/json")
+
+
+@router.post("/chat/stream", response_class=EventStream, responses=EVENT_RESPONSES)
+def chat_stream(request: ChatRequest, service: Service) -> EventStream:
+    """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
+    params = to_params(request, service.settings, stream=True)
+    events = service.stream(lambda client: ChatEvents(client.post(**params)))
+    return EventStream(events, event_name)

@@ -1,0 +1,27 @@
+"""The endpoints."""
+
+from fastapi import APIRouter
+
+from ..server.events import EventStream
+from ..server.problems import PROBLEM_RESPONSES
+from .chat_events import ChatEvents
+from .completions import to_params, to_reply
+from .dependencies import Service
+from .schemas import EVENT_RESPONSES, ChatReply, ChatRequest, event_name
+
+router = APIRouter(prefix="/v1", tags=["chat"], responses=PROBLEM_RESPONSES)
+
+
+@router.post("/chat")
+async def chat(request: ChatRequest, service: Service) -> ChatReply:
+    """Answer a conversation with the model's next message."""
+    params = to_params(request, service.settings)
+    return await service.call(lambda client: to_reply(client.post(**params)))
+
+
+@router.post("/chat/stream", response_class=EventStream, responses=EVENT_RESPONSES)
+async def chat_stream(request: ChatRequest, service: Service) -> EventStream:
+    """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
+    params = to_params(request, service.settings, stream=True)
+    events = await service.stream(lambda client: ChatEvents(client.post(**params)))
+    return EventStream(events, event_name)

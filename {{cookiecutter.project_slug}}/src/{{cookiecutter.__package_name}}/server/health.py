@@ -1,0 +1,52 @@
+"""Probes for whoever runs the service. They are `async`: no pool of threads can hold them up."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from .shutdown import GracefulShutdown
+
+router = APIRouter(tags=["health"])
+
+
+class Check(Protocol):
+    """Something that must be ready before the service is, and then stays so."""
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def status(self) -> str: ...
+
+
+class Readiness(BaseModel):
+    """With the status of each check under the check's name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
+
+    ready: bool
+    shutting_down: bool
+
+
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """200 while the event loop turns: if it does not, restart the process."""
+    return {"status": "ok"}
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", responses={503: {"model": Readiness}})
+async def readyz(request: Request, response: Response) -> Readiness:
+    """200 from when a chat would be let in until the service is told to stop."""
+    checks: Mapping[str, Check] = request.state.checks
+    shutdown: GracefulShutdown = request.state.shutdown
+    ready = not shutdown.has_begun and all(check.is_ready for check in checks.values())
+    response.status_code = 200 if ready else 503
+    statuses = {name: check.status for name, check in checks.items()}
+    return Readiness.model_validate(
+        {"ready": ready, "shutting_down": shutdown.has_begun} | statuses
+    )

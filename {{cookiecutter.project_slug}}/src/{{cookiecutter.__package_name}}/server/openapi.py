@@ -1,0 +1,45 @@
+"""What FastAPI has no parameter for in the OpenAPI document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from .request_id import REQUEST_ID_HEADER
+
+
+class DocumentedFastAPI(FastAPI):
+    """Adds the models that `responses` refer to, and the header that every response has.
+
+    As https://fastapi.tiangolo.com/how-to/extending-openapi/ describes.
+    """
+
+    def __init__(self, *, models: Sequence[type[BaseModel]], **parameters: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(**parameters)
+        self._models = models
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema:  # made before
+            return self.openapi_schema
+        document = super().openapi()
+        _, models = models_json_schema(
+            [(model, "validation") for model in self._models],
+            ref_template="#/components/schemas/{model}",
+        )
+        components = document.setdefault("components", {})
+        components["schemas"] = components.get("schemas", {}) | models["$defs"]
+        components["headers"] = {
+            REQUEST_ID_HEADER: {
+                "description": "The request's own, if it is well-formed, otherwise a new one.",
+                "required": True,
+                "schema": {"type": "string"},
+            }
+        }
+        request_id = {"$ref": f"#/components/headers/{REQUEST_ID_HEADER}"}
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                for response in operation["responses"].values():
+                    response.setdefault("headers", {})[REQUEST_ID_HEADER] = request_id
+        return document

@@ -1,0 +1,164 @@
+"""Failures as `application/problem+json` (RFC 9457).
+
+Clients never get OpenAI's error text, which may echo the key: it goes to the log only.
+"""
+
+import http.client
+import json
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from ..errors import BodyTooLarge, InvalidRequest, ServiceError, describe
+from .body_limit import BodyLimitExceeded
+from .request_id import current_request_id
+
+logger = logging.getLogger(__name__)
+
+# At most so many validation errors are listed in one response.
+MOST_ERRORS = 20
+
+# The detail of FastAPI's 400 for a body that fails to parse without a JSONDecodeError.
+NO_JSON = "There was an error parsing the body"
+
+# Statuses whose responses have no body.
+BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class InvalidField(BaseModel):
+    """One error of a request that does not validate."""
+
+    loc: list[str | int]
+    """The path to it: `body`, `query`, `path`, `header` or `cookie`, then names and indexes."""
+    msg: str
+
+
+class Problem(BaseModel):
+    """A failure, as RFC 9457 describes it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    request_id: str
+    upstream_request_id: str | None = None
+    errors: list[InvalidField] | None = None
+
+    def to_json(self) -> str:
+        # Not `model_dump_json`: it cannot write the broken Unicode that `errors` may quote.
+        return json.dumps(self.model_dump(exclude_none=True))
+
+
+def log(error: ServiceError) -> None:
+    """Tell the operator what the client is not told."""
+    cause = error.__cause__ or error
+    logger.log(
+        logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
+        "%s: %s",
+        error.type,
+        describe(error, error.title),
+        extra={
+            "upstream_status": getattr(cause, "status_code", None),
+            "upstream_code": getattr(cause, "code", None),
+            "upstream_request_id": error.upstream_request_id,
+        },
+    )
+
+
+def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) -> Problem:
+    return Problem(
+        type=f"urn:problem-type:{error.type}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        request_id=current_request_id(),
+        upstream_request_id=error.upstream_request_id,
+        errors=errors,
+    )
+
+
+def to_response(error: ServiceError, errors: list[InvalidField] | None = None) -> Response:
+    after = error.retry_after
+    headers = None if after is None else {"Retry-After": str(math.ceil(after))}
+    return _response(to_problem(error, errors), headers)
+
+
+def _response(problem: Problem, headers: Mapping[str, str] | None) -> Response:
+    return Response(problem.to_json(), problem.status, headers, "application/problem+json")
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Each handler is `async`: sync ones would wait for a free thread."""
+
+    @app.exception_handler(ServiceError)
+    async def on_service_error(request: Request, error: ServiceError) -> Response:
+        log(error)
+        return to_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        errors = [_invalid_field(found) for found in error.errors()[:MOST_ERRORS]]
+        invalid = InvalidRequest()
+        if isinstance(error.body, bytes):  # otherwise FastAPI has parsed it
+            invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
+        return to_response(invalid, errors)
+
+    @app.exception_handler(BodyLimitExceeded)
+    async def on_body_limit(request: Request, error: BodyLimitExceeded) -> Response:
+        return to_response(BodyTooLarge())
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        if error.detail == NO_JSON:
+            return to_response(InvalidRequest())
+        if error.status_code in BODILESS:
+            return Response(status_code=error.status_code, headers=error.headers)
+        title = http.client.responses.get(error.status_code, "Error")
+        problem = Problem(
+            type="about:blank",
+            title=title,
+            status=error.status_code,
+            detail=None if error.detail in (title, "") else _as_text(error.detail),
+            request_id=current_request_id(),
+        )
+        return _response(problem, error.headers)
+
+
+def _invalid_field(error: Any) -> InvalidField:  # noqa: ANN401 - an endpoint may raise anything
+    """Where and what, but not the value: it may be long, or secret."""
+    if not isinstance(error, Mapping):
+        return InvalidField(loc=[], msg=str(error))
+    loc = [part if isinstance(part, int) else str(part) for part in error.get("loc", ())]
+    return InvalidField(loc=loc, msg=str(error.get("msg", "")))
+
+
+def _as_text(detail: object) -> str:
+    """FastAPI permits any JSON as an HTTPException's detail; RFC 9457 wants a string."""
+    return detail if isinstance(detail, str) else json.dumps(detail, default=str)
+
+
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+# For OpenAPI: the `responses` of all endpoints. It also keeps FastAPI from adding a 422 of its own.
+OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Any other failure", "content": PROBLEM_CONTENT}
+}
+
+# For OpenAPI: the further `responses` of an endpoint that calls OpenAI.
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT}
+    for status in (400, 413, 422, 500, 502, 503, 504)
+}
+PROBLEM_RESPONSES[503]["headers"] = {
+    "Retry-After": {
+        "description": "Seconds after which to try again, where they are known.",
+        "schema": {"type": "integer"},
+    }
+}

@@ -1,0 +1,71 @@
+"""How many calls of OpenAI a process makes at a time."""
+
+import asyncio
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+
+from ..errors import DeadlineExceeded, Overloaded
+from ..settings import Settings
+from .deadline import Deadline
+
+
+class ConcurrencyLimiter:
+    """One slot for each call; calls over `max_concurrency` queue in FIFO order.
+
+    Threads and the event loop may share one. A call enters, waits if it got a ticket, and releases
+    its slot in the end.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_queue = settings.max_queue
+        self._queue_timeout = settings.queue_timeout_seconds
+        self._lock = threading.Lock()
+        self._free = settings.max_concurrency
+        self._queue: deque[Future[None]] = deque()
+
+    def enter(self) -> "Future[None] | None":
+        """Take a free slot; without one, join the queue and get a ticket to wait with.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return None
+            if len(self._queue) >= self._max_queue:
+                raise Overloaded
+            ticket: Future[None] = Future()
+            self._queue.append(ticket)
+            return ticket
+
+    async def wait(self, ticket: "Future[None]", deadline: Deadline) -> None:
+        """Wait for a slot on the event loop.
+
+        Raises:
+            Overloaded: the wait exceeded `queue_timeout_seconds`.
+            DeadlineExceeded: the deadline passed first.
+        """
+        try:
+            async with asyncio.timeout(min(self._queue_timeout, deadline.remaining())):
+                await asyncio.wrap_future(ticket)
+        except BaseException as error:
+            with self._lock, suppress(ValueError):  # `release` may have taken it out
+                self._queue.remove(ticket)
+            if not ticket.cancel():  # it became a slot at the same moment
+                self.release()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise (DeadlineExceeded() if deadline.has_passed() else Overloaded()) from None
+
+    def release(self) -> None:
+        """Pass the slot on to the call that has waited longest."""
+        with self._lock:
+            while self._queue:
+                ticket = self._queue.popleft()
+                if ticket.set_running_or_notify_cancel():  # not if its task was just cancelled
+                    ticket.set_result(None)
+                    return
+            self._free += 1

@@ -1,0 +1,78 @@
+"""The one way to OpenAI: `call` and `stream`."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Self, TypeVar
+
+from openai import AsyncOpenAI
+from tenacity import AsyncRetrying
+
+from ..settings import Settings
+from .client import open_client
+from .concurrency import ConcurrencyLimiter
+from .deadline import Deadline
+from .error_mapping import translated
+from .retries import policy
+from .streaming import Stream
+from .transport import Transport
+
+T = TypeVar("T")
+
+
+class OpenAIService:
+    def __init__(self, settings: Settings, client: AsyncOpenAI) -> None:
+        self.settings = settings
+        self._client = client
+        self._limiter = ConcurrencyLimiter(settings)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        async with open_client(settings, Transport(settings.openai_base_url)) as client:
+            yield cls(settings, client)
+
+    async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+
+        `send` may use any method of the client, say
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline.
+
+        Raises:
+            Overloaded: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
+        """
+        result = await self._begin(send)
+        self._limiter.release()
+        return result
+
+    async def stream(self, send: Callable[[AsyncOpenAI], Awaitable[AsyncIterable[T]]]) -> Stream[T]:
+        """As `call`, for what yields events: one of the SDK's streams, or an async generator.
+
+        Returns once the first event is there: until then a failure is retried, and the deadline
+        counts. The stream keeps its slot until it is closed.
+        """
+
+        async def open_stream(client: AsyncOpenAI) -> Stream[T]:
+            return await Stream.open(await send(client), self._limiter.release)
+
+        return await self._begin(open_stream)
+
+    async def _begin(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        """Make the call and keep its slot, unless it fails."""
+
+        async def attempt() -> T:
+            return await send(self._client)
+
+        deadline = Deadline(self.settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            await self._limiter.wait(ticket, deadline)
+        try:
+            with deadline.enforced(), translated():
+                async with asyncio.timeout(deadline.remaining()):
+                    return await AsyncRetrying(**policy(self.settings, deadline))(attempt)
+        except BaseException:
+            self._limiter.release()
+            raise

@@ -1,0 +1,155 @@
+"""The one way to OpenAI: `call` and `stream`, for the threads of `def` handlers.
+
+Called in an `async def` handler, the sync client would stop the event loop, and with it every other
+request.
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio import NoEventLoopError, from_thread
+from openai import OpenAI
+from tenacity import Retrying
+
+from ..settings import Settings
+from .client import open_client
+from .concurrency import ConcurrencyLimiter
+from .deadline import Deadline
+from .error_mapping import translated
+from .retries import policy
+from .streaming import LoopWaker, Stream
+from .transport import Call, Transport
+
+T = TypeVar("T")
+
+# For `def` handlers that do not call OpenAI, and for calls that are refused at once: a call that
+# waits for a slot holds its thread.
+SPARE_THREADS = 8
+
+
+@dataclass(frozen=True)
+class OpenAIService:
+    settings: Settings
+    _client: OpenAI
+    _transport: Transport
+    _executor: ThreadPoolExecutor
+    _limiter: ConcurrencyLimiter
+    _waker: LoopWaker
+    _is_cancelled: Callable[[], bool] = lambda: False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        # Its default size of 40 would be a second concurrency limit.
+        pool = anyio.to_thread.current_default_thread_limiter()
+        pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
+        transport = Transport(settings.openai_base_url)
+        watchdog = asyncio.create_task(transport.watch())
+        with open_client(settings, transport) as client:
+            try:
+                yield cls(
+                    settings,
+                    client,
+                    transport,
+                    ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS),
+                    ConcurrencyLimiter(settings),
+                    LoopWaker(),
+                )
+            finally:
+                watchdog.cancel()
+
+    def until(self, is_cancelled: Callable[[], bool]) -> Self:
+        """The same service, for calls that are aborted when `is_cancelled` returns true."""
+        return replace(self, _is_cancelled=is_cancelled)
+
+    def call(self, send: Callable[[OpenAI], T]) -> T:
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+
+        `send` may use any method of the client, say
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline.
+
+        Call this in a thread, as FastAPI does for `def` handlers.
+
+        Raises:
+            Overloaded: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
+        """
+        result = self._begin(lambda _call: send(self._client))
+        self._limiter.release()
+        return result
+
+    def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
+        """As `call`, for what yields events: one of the SDK's streams, or a generator.
+
+        Returns once the first event is there: until then a failure is retried, and the deadline
+        counts. The stream keeps its slot until it is closed.
+        """
+
+        def attempt(call: Call) -> Stream[T]:
+            stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
+            self._executor.submit(copy_context().run, stream.read, send, self._client)
+            stream.first_event.result()
+            return stream
+
+        return self._begin(attempt)
+
+    def _begin(self, attempt: Callable[[Call], T]) -> T:
+        """Make the call and keep its slot, unless it fails."""
+
+        def attempt_unless_cancelled(call: Call) -> T:
+            _stop_if_cancelled()
+            return attempt(call)
+
+        deadline = Deadline(self.settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            _wait(lambda: self._limiter.wait(ticket, deadline))
+        try:
+            with (
+                deadline.enforced(),
+                translated(),
+                self._transport.calling(deadline, self._is_cancelled) as call,
+            ):
+                try:
+                    return Retrying(
+                        sleep=lambda seconds: _wait(lambda: anyio.sleep(seconds)),
+                        **policy(self.settings, deadline),
+                    )(attempt_unless_cancelled, call)
+                except Exception:
+                    _stop_if_cancelled()  # the log then has nothing to say about the failure
+                    raise
+        except BaseException:
+            self._limiter.release()
+            raise
+
+
+def _stop_if_cancelled() -> None:
+    with suppress(NoEventLoopError):  # outside of a request
+        from_thread.check_cancelled()
+
+
+def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Wait on the event loop, where a client disconnect or the end of the loop ends the wait."""
+
+    async def is_over() -> bool:
+        try:
+            await wait()
+        except asyncio.CancelledError:
+            return False  # raised here, it would be logged as an unhandled exception
+        return True
+
+    try:
+        if not from_thread.run(is_over):
+            from_thread.check_cancelled()
+            raise concurrent.futures.CancelledError
+    except NoEventLoopError:  # outside of a request
+        asyncio.run(wait())

@@ -1,0 +1,112 @@
+"""The one way to OpenAI: `call` and `stream`. The client is sync, so each attempt runs in a thread.
+
+Called on the event loop, the sync client would stop the loop, and with it every other request.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from typing import Self, TypeVar
+
+from openai import OpenAI
+from tenacity import AsyncRetrying
+
+from ..settings import Settings
+from .client import open_client
+from .concurrency import ConcurrencyLimiter
+from .deadline import Deadline
+from .error_mapping import translated
+from .retries import policy
+from .streaming import LoopWaker, Stream
+from .transport import Call, Transport
+
+T = TypeVar("T")
+
+# For what else uses `asyncio.to_thread`, name resolution for one.
+SPARE_THREADS = 8
+
+
+class OpenAIService:
+    def __init__(
+        self,
+        settings: Settings,
+        client: OpenAI,
+        transport: Transport,
+        executor: ThreadPoolExecutor,
+    ) -> None:
+        self.settings = settings
+        self._client = client
+        self._transport = transport
+        self._executor = executor
+        self._limiter = ConcurrencyLimiter(settings)
+        self._waker = LoopWaker()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        # Its default size, 6 threads on 2 cores, would be a second concurrency limit.
+        executor = ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS)
+        asyncio.get_running_loop().set_default_executor(executor)
+        transport = Transport(settings.openai_base_url)
+        watchdog = asyncio.create_task(transport.watch())
+        with open_client(settings, transport) as client:
+            try:
+                yield cls(settings, client, transport, executor)
+            finally:
+                watchdog.cancel()
+
+    async def call(self, send: Callable[[OpenAI], T]) -> T:
+        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+
+        `send` runs in a thread and may use any method of the client, say
+        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
+        complete: further pages that are fetched later have neither slot nor deadline, and would
+        block the event loop. Waiting, for the slot or between attempts, holds no thread.
+
+        Raises:
+            Overloaded: there is no slot for the call.
+            DeadlineExceeded: the time for the slot and all attempts ran out.
+            UpstreamError: OpenAI's failure at the last attempt.
+        """
+
+        async def attempt(_call: Call) -> T:
+            return await asyncio.to_thread(send, self._client)
+
+        result = await self._begin(attempt)
+        self._limiter.release()
+        return result
+
+    async def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
+        """As `call`, for what yields events: one of the SDK's streams, or a generator.
+
+        Returns once the first event is there: until then a failure is retried, and the deadline
+        counts. The stream keeps its slot until it is closed.
+        """
+
+        async def attempt(call: Call) -> Stream[T]:
+            stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
+            self._executor.submit(copy_context().run, stream.read, send, self._client)
+            try:
+                await asyncio.wrap_future(stream.first_event)
+            except asyncio.CancelledError:
+                stream.abort()
+                raise
+            return stream
+
+        return await self._begin(attempt)
+
+    async def _begin(self, attempt: Callable[[Call], Awaitable[T]]) -> T:
+        """Make the call and keep its slot, unless it fails."""
+        deadline = Deadline(self.settings.deadline_seconds)
+        if ticket := self._limiter.enter():
+            await self._limiter.wait(ticket, deadline)
+        try:
+            with deadline.enforced(), translated():
+                async with asyncio.timeout(deadline.remaining()):
+                    with self._transport.calling(deadline) as call:
+                        return await AsyncRetrying(**policy(self.settings, deadline))(attempt, call)
+        except BaseException:
+            self._limiter.release()
+            raise

@@ -1,0 +1,164 @@
+"""What happens upstream once the caller has gone."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import BackgroundTasks
+
+from ..conftest import (
+    QUESTION,
+    Service,
+    app,
+    ask_without_reading,
+    disconnect,
+    make_settings,
+    serving,
+    wait_until,
+)
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+
+
+@pytest.fixture
+def patient(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
+    """A service that ends nothing by itself while a test runs."""
+    return serve(attempt_timeout_seconds=20, deadline_seconds=20)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_no_attempt_is_begun_for_a_caller_who_left(
+    endpoint: str, patient: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=500, headers={"retry-after": "0.2"}))
+    with ask_without_reading(patient, endpoint):
+        wait_until(lambda: offline.received and offline.received[0].finished)
+    time.sleep(0.3)
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_under_way_is_closed(
+    endpoint: str, patient: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(delay=60))
+    with ask_without_reading(patient, endpoint):
+        wait_until(lambda: offline.received)
+    wait_until(lambda: offline.received[0].left_at)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_that_is_not_connected_yet_is_closed_as_well(
+    endpoint: str, patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_late(
+        transport: httpx2.HTTPTransport, request: httpx2.Request
+    ) -> httpx2.Response:  # of the styles whose client is sync
+        time.sleep(0.3)
+        return handle_request(transport, request)
+
+    handle_request = httpx2.HTTPTransport.handle_request
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", connect_late)
+    offline.script(Scripted(delay=60))
+    with ask_without_reading(patient, endpoint):
+        time.sleep(0.1)
+    time.sleep(0.4)
+    wait_until(lambda: all(request.left_at for request in offline.received))
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+def test_a_stream_is_closed_though_the_upstream_is_silent(
+    chunks: int, patient: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(reply="one two three", hang_after=chunks))
+    with ask_without_reading(patient, "/v1/chat/stream") as caller:
+        wait_until(lambda: offline.received)
+        if chunks:
+            assert caller.recv(1)
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_stream_is_closed_while_chunks_come(patient: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(words=100_000))
+    with patient.client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
+        next(response.iter_text())
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_reader_who_does_not_read_holds_the_upstream_back(
+    patient: Service, offline: OfflineOpenAI
+) -> None:
+    """The buffers of the sockets fill, and no memory of the service's."""
+    offline.script(Scripted(reply="x" * 100_000, words=400))
+    with ask_without_reading(patient, "/v1/chat/stream"):
+        time.sleep(0.3)
+        assert not offline.received[0].finished
+    wait_until(lambda: offline.received[0].left_at)
+
+
+def test_a_reader_who_does_not_read_at_all_is_given_up(
+    patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would hold a place, and a stream that is paid for, for as long as it likes."""
+    monkeypatch.setattr(disconnect, "SEND_TIMEOUT_SECONDS", 0.3)
+    offline.script(Scripted(reply="x" * 100_000, words=400))
+    with ask_without_reading(patient, "/v1/chat/stream"):
+        wait_until(lambda: offline.received)
+        wait_until(lambda: offline.received[0].left_at)
+
+
+def test_who_sends_no_body_may_leave_as_well(offline: OfflineOpenAI) -> None:
+    application = app.create_app(make_settings(offline))
+    begun, ended = threading.Event(), threading.Event()
+
+    @application.get("/wait")
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with serving(application) as service:
+        url = httpx2.URL(service.url)
+        with socket.create_connection((url.host, url.port or 0)) as caller:
+            caller.sendall(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert begun.wait(10)
+        assert ended.wait(10)
+
+
+def test_who_forgets_the_body_is_told_so(patient: Service) -> None:
+    assert patient.client.post("/v1/chat").status_code == 422
+
+
+def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI) -> None:
+    """The answer is whole, and the caller may well close the connection then."""
+    application = app.create_app(make_settings(offline))
+    done = threading.Event()
+
+    async def finish() -> None:
+        await asyncio.sleep(0.1)
+        done.set()
+
+    @application.post("/later")
+    async def later(body: dict[str, Any], background: BackgroundTasks) -> None:
+        background.add_task(finish)
+
+    with serving(application) as service:
+        assert httpx2.post(f"{service.url}/later", json={}).is_success
+        assert done.wait(10)
+
+
+def test_the_service_serves_on_after_callers_left(patient: Service, offline: OfflineOpenAI) -> None:
+    for _ in range(50):
+        offline.script(Scripted(reply="one two three", hang_after=1))
+        with ask_without_reading(patient, "/v1/chat/stream") as caller:
+            assert caller.recv(1)
+    assert patient.chat().is_success
+    assert patient.stream().is_success

@@ -1,0 +1,277 @@
+"""Connecting, proxies and odd answers, whichever library makes the connections."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from ..conftest import (
+    Service,
+    app,
+    connections,
+    key_check,
+    make_settings,
+    serving,
+    settings,
+    transport,
+    wait_until,
+)
+from dev.offline_openai import OfflineOpenAI, Scripted, running
+
+UNREACHABLE = "urn:problem-type:upstream-unreachable"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "HTTPS_PROXY"])
+def test_a_connection_that_is_never_made_ends_with_the_deadline(
+    name: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a server that begins no TLS nor a proxy that says nothing keeps a caller longer."""
+    # httpx, which asks about the key, forgets a connection whose proxy has not answered.
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        if name == "HTTPS_PROXY":
+            monkeypatch.setenv(name, address)
+            address = "openai.test"
+        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}
+        known = make_settings(offline, openai_base_url=f"https://{address}/v1", **changed)
+        with serving(app.create_app(known)) as service:
+            started = time.monotonic()
+            problem = service.chat().json()
+            assert time.monotonic() - started < 4, "took the time of connecting"
+    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_a_host_whose_addresses_are_all_silent_ends_with_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with a deadline for each of them."""
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        if host in ("openai.test", b"openai.test"):
+            return 9 * getaddrinfo("127.0.0.1", *others, **named)
+        return getaddrinfo(host, *others, **named)
+
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # more than it has room for, so that the next get no answer
+            caller = sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://openai.test:{full.getsockname()[1]}/v1"
+        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.5, "max_attempts": 1}
+        known = make_settings(offline, openai_base_url=url, **changed)
+        with serving(app.create_app(known)) as service:
+            started = time.monotonic()
+            problem = service.chat().json()
+            assert time.monotonic() - started < 3
+    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_a_hung_name_resolution_ends_with_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def resolve(host: Any, *others: Any, **named: Any) -> Any:
+        if host in ("openai.test", b"openai.test"):
+            answered.wait(20)
+            raise socket.gaierror
+        return getaddrinfo(host, *others, **named)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}
+    known = make_settings(offline, openai_base_url="http://openai.test/v1", **changed)
+    with serving(app.create_app(known)) as service:
+        started = time.monotonic()
+        problem = service.chat().json()
+        assert time.monotonic() - started < 4, "waited for the resolver"
+        answered.set()
+    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+
+
+def test_no_further_address_is_tried_after_the_deadline(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may be connecting then, and has more addresses to try."""
+    # The key check would try them as well.
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        if host not in ("openai.test", b"openai.test"):
+            return getaddrinfo(host, *others, **named)
+        silent = getaddrinfo("127.0.0.1", *others, **named)
+        return silent + getaddrinfo("127.0.0.2", *others, **named)
+
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = full.getsockname()[1]
+        other = sockets.enter_context(socket.create_server(("127.0.0.2", port)))
+        for _ in range(3):  # more than it has room for, so that the next get no answer
+            caller = sockets.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://openai.test:{port}/v1"
+        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.1, "max_attempts": 1}
+        with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
+            assert it.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
+        other.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+UNASKED = "I am the answer to another request"
+
+
+def completion(reply: str) -> bytes:
+    choice = {"message": {"content": reply}, "finish_reason": "stop"}
+    body = json.dumps({"model": "gpt-test", "choices": [choice]})
+    return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def answer_twice(listener: socket.socket, pause: float) -> None:
+    """Serve completions, each followed by one that nobody asked for."""
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            while client.recv(65536):
+                if pause:
+                    client.sendall(completion("fine"))
+                    time.sleep(pause)
+                    client.sendall(completion(UNASKED))
+                else:
+                    client.sendall(completion("fine") + completion(UNASKED))
+
+    with suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["at once", "later"])
+def test_an_answer_that_nobody_asked_for_is_given_to_nobody(
+    pause: float, offline: OfflineOpenAI
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_twice, args=(listener, pause), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
+            for _ in range(3):
+                assert service.chat().json()["reply"] == "fine"
+                time.sleep(3 * pause)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_time_to_connect_is_no_limit_for_the_answer(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.2)
+    with serving(app.create_app(make_settings(offline))) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+        offline.reset()
+        offline.script(Scripted(delay=0.5))
+        assert service.chat().is_success
+    assert len(offline.received) == 1
+
+
+def test_an_answer_may_have_long_headers(service: Service, offline: OfflineOpenAI) -> None:
+    offline.script(Scripted(headers={"content-security-policy": "x" * 50_000}))
+    assert service.chat().is_success
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+        ("SSL_CERT_FILE", __file__),
+        ("HTTPS_PROXY", "socks5://127.0.0.1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:port"),
+        ("HTTPS_PROXY", "http://"),
+        ("HTTPS_PROXY", "http://127.0.0.1:99999"),
+    ],
+)
+def test_what_the_environment_names_wrongly_is_named(
+    name: str, value: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    known = make_settings(offline, openai_base_url="https://openai.test/v1")
+    with pytest.raises(settings.SettingsError, match=name):
+        asyncio.run(key_check.try_key(known, seconds=5))
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_used"),
+    [
+        ({"HTTP_PROXY": "http://PROXY"}, True),
+        ({"HTTP_PROXY": "http://PROXY", "NO_PROXY": "127.0.0.1,openai.invalid:81"}, False),
+        ({"ALL_PROXY": "PROXY"}, True),
+    ],
+)
+def test_the_environment_names_a_proxy(
+    environment: dict[str, str],
+    is_used: bool,
+    offline: OfflineOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def resolve(host: str | bytes, *others: Any, **more: Any) -> Any:
+        if host in ("openai.invalid", b"openai.invalid"):
+            raise socket.gaierror  # at once, whatever the machine's resolver does
+        return getaddrinfo(host, *others, **more)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    address = offline.url.removeprefix("http://").removesuffix("/v1")
+    for name, value in ({"NO_PROXY": "127.0.0.1"} | environment).items():
+        monkeypatch.setenv(name, value.replace("PROXY", address))
+    url = "http://openai.invalid:81/v1"
+    known = make_settings(offline, openai_base_url=url, max_attempts=1)
+    with serving(app.create_app(known)) as service:
+        problem = service.chat().json()
+    asked = {request.path for request in offline.received}
+    assert any(path.endswith("/v1/chat/completions") for path in asked) is is_used
+    assert (problem["type"] == UNREACHABLE) is not is_used
+
+
+def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.2)
+    with running() as offline, serving(app.create_app(make_settings(offline))) as service:
+        for _ in range(2):
+            assert service.chat().is_success
+            wait_until(lambda: not offline.connections)
+
+
+def test_a_long_body_arrives_whole(service: Service, offline: OfflineOpenAI) -> None:
+    messages = [{"role": "user", "content": str(number) * 1000} for number in range(300)]
+    assert service.chat(messages=messages).is_success
+    assert offline.received[0].body["messages"] == messages
+
+
+def test_an_answer_may_come_before_the_body_is_read(offline: OfflineOpenAI) -> None:
+    """Of somebody, say, who refuses what is too long, and hangs up."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with listener.accept()[0] as client:
+                    client.recv(1024)
+                    client.sendall(completion("no need to read on"))
+
+    messages = [{"role": "user", "content": "x" * 1000}] * 900
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        known = make_settings(offline, openai_base_url=url, max_attempts=1)
+        with serving(app.create_app(known)) as service:
+            assert service.chat(messages=messages).json()["reply"] == "no need to read on"
+        listener.shutdown(socket.SHUT_RDWR)

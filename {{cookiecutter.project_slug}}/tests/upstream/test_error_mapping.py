@@ -1,0 +1,314 @@
+"""Errors read by the right sign: codes and types before the status, and also under status 200."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ..conftest import Service, events
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
+pytestmark = pytest.mark.usefixtures("no_backoff")
+
+ERROR = (502, "upstream-error")
+QUOTA = (503, "upstream-quota-exhausted")
+LIMIT = (503, "upstream-rate-limited")
+INPUT = (400, "upstream-rejected-input")
+KEY = (502, "upstream-credentials")
+MODEL = (502, "upstream-model-unavailable")
+TIMEOUT = (504, "upstream-timeout")
+
+MONEY: list[dict[str, Any]] = [
+    {"code": "billing_not_active", "type": "billing_not_active"},
+    {"code": "billing_hard_limit_reached", "type": "invalid_request_error"},
+    {"code": "insufficient_quota", "type": None},
+    {"code": None, "type": "insufficient_quota"},
+    {"code": "rate_limit_exceeded", "type": "insufficient_quota"},
+    {"code": "organization_spend_limit_exceeded"},
+    {"code": 402},
+    {"code": "402"},
+    {"code": "Arrearage", "type": "Arrearage"},  # Alibaba
+    {"code": None, "type": "billing_error"},  # Anthropic
+    {"code": "400", "type": "budget_exceeded"},  # LiteLLM
+    {"code": None, "type": "exceeded_current_quota_error"},  # Moonshot
+]
+
+# Errors under status 200: what they say, our problem, and whether they are tried again.
+Hidden = tuple[Any, tuple[int, str], bool]
+HIDDEN: list[Hidden] = [
+    ({"error": {"message": "busy"}}, ERROR, True),
+    ({"error": {"message": "busy", "type": "server_error", "code": None}}, ERROR, True),
+    ({"error": "text"}, ERROR, True),
+    ({"error": True, "message": "text"}, ERROR, True),
+    ({"error": "text", "code": 429}, LIMIT, True),
+    ({"error": {"code": 400, "message": "too hot"}}, INPUT, False),
+    ({"error": {"code": 401}}, KEY, False),
+    ({"error": {"code": 402, "message": "no credits"}}, QUOTA, False),
+    ({"error": {"code": 404}}, MODEL, False),
+    ({"error": {"code": 408}}, TIMEOUT, True),
+    ({"error": {"code": 409}}, ERROR, True),
+    ({"error": {"code": 413}}, INPUT, False),
+    ({"error": {"code": 429}}, LIMIT, True),
+    ({"error": {"code": "429"}}, LIMIT, True),
+    ({"error": {"code": 502}}, ERROR, True),
+    ({"error": {"status_code": 429}}, LIMIT, True),
+    ({"error": {"code": 7, "message": "a code that is no status"}}, ERROR, True),
+    ({"error": {"code": "rate_limit_exceeded"}}, LIMIT, True),
+    ({"error": {"code": "invalid_api_key"}}, KEY, False),
+    ({"error": {"code": "context_length_exceeded"}}, (400, "context-length-exceeded"), False),
+    ({"error": {"type": "insufficient_quota"}}, QUOTA, False),
+    ({"error": {"type": "invalid_request_error", "code": None}}, INPUT, False),
+    ({"error": {"type": "rate_limit_error"}}, LIMIT, True),
+    ({"error": {"type": "overloaded_error"}}, ERROR, True),
+    ({"error": {"code": 429}, "choices": []}, LIMIT, True),
+    ({"error": {"code": 429}, "choices": [{"delta": {"content": ""}}]}, LIMIT, True),
+    ({"choices": [{"error": {"code": 429}, "finish_reason": "error"}]}, LIMIT, True),
+    ({"choices": [{"delta": {}, "message": {}, "finish_reason": "error"}]}, ERROR, True),
+    ({"object": "error", "message": "long", "type": "BadRequestError", "code": 400}, INPUT, False),
+    ({"object": "error", "message": "down", "code": None}, ERROR, True),
+    ({"error": {"object": "error", "message": "down", "code": 503}}, ERROR, True),
+    ([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}], LIMIT, True),  # Gemini
+    ({"error": {"message": "No models available", "type": "invalid_request_error"}}, MODEL, False),
+]
+
+# Refusals that are the operator's fault, of whom the client must not be told a 4xx.
+OPERATORS_FAULT: list[tuple[int, Any, tuple[int, str]]] = [
+    (400, {"error": {"code": "invalid_api_key"}}, KEY),
+    (400, {"error": "Incorrect API key provided", "code": "Client specified it"}, KEY),  # xAI
+    (
+        400,
+        [{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}],
+        KEY,
+    ),
+    (400, {"error": {"code": 400, "details": [{"reason": "API_KEY_INVALID"}]}}, KEY),
+    (400, {"error": {"code": "model_not_found"}}, MODEL),
+    (400, {"error": {"message": "Not this one.", "param": "model"}}, MODEL),
+    (400, {"error": {"message": "Model Not Exist", "code": "invalid_request_error"}}, MODEL),
+    (400, {"error": {"message": "gpt-5x is not a valid model ID", "code": 400}}, MODEL),
+    (400, {"object": "error", "message": "Invalid model: x", "type": "invalid_model"}, MODEL),
+    (400, {"error": {"code": "unknown_model", "message": "Unknown model: x"}}, MODEL),
+    (400, {"error": {"message": "The model `x` has been decommissioned"}}, MODEL),
+    (404, {"error": {"code": "DeploymentNotFound"}}, MODEL),
+    (400, {"error": {"message": "Your credit balance is too low"}}, QUOTA),
+    (402, {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}, QUOTA),
+    (
+        400,
+        {
+            "error": {
+                "message": "Unsupported parameter: 'max_tokens' is not supported with this model.",
+                "param": "max_tokens",
+                "code": "unsupported_parameter",
+            }
+        },
+        ERROR,
+    ),
+    (400, {"error": {"message": "Unrecognized argument supplied: max_completion_tokens"}}, ERROR),
+    (400, {"error": {"message": "Unknown parameter: 'stream_options'"}}, ERROR),
+    (
+        422,
+        {
+            "detail": [
+                {
+                    "type": "extra_forbidden",
+                    "loc": ["body", "max_completion_tokens"],
+                    "msg": "Extra inputs are not permitted",
+                }
+            ]
+        },
+        ERROR,
+    ),
+    (400, "<html>The plain HTTP request was sent to HTTPS port</html>", ERROR),
+    (400, "Client sent an HTTP request to an HTTPS server.", ERROR),
+    (400, "", ERROR),
+    *((status, "<html>", ERROR) for status in (300, 405, 410, 421, 426, 431, 451)),
+    (404, "<html>", MODEL),
+]
+
+# And these are about what the client sent.
+CLIENTS_FAULT: list[tuple[int, Any]] = [
+    (400, {"error": {"message": "Bad input: 'How do I get an API key?'"}}),
+    (400, {"error": {"message": "max_tokens is too large", "param": "max_tokens"}}),
+    (
+        400,
+        {
+            "error": {
+                "message": "Unsupported value: 'temperature' does not support 0.5 with this model.",
+                "param": "temperature",
+                "code": "unsupported_value",
+            }
+        },
+    ),
+    (400, {"error": "Invalid content type: this model does not take images."}),
+    (413, "<html>"),
+    (422, {"detail": [{"loc": ["body", "messages"], "msg": "Too many."}]}),
+]
+
+
+def text(body: Any) -> str:
+    return body if isinstance(body, str) else json.dumps(body)
+
+
+def problem_of(response: Any) -> tuple[int, str]:
+    body = response.json()
+    assert response.status_code == body["status"]
+    return body["status"], body["type"].removeprefix("urn:problem-type:")
+
+
+def event(body: Any) -> Scripted:
+    return Scripted(body=f"data: {text(body)}\n\n", content_type="text/event-stream")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("status", [400, 429, 500])
+@pytest.mark.parametrize("error", MONEY)
+def test_money_that_is_missing_is_no_rate_limit_whatever_the_status(
+    endpoint: str, status: int, error: dict[str, Any], service: Service, offline: OfflineOpenAI
+) -> None:
+    body = text({"error": error})
+    headers = {"x-should-retry": "true"}
+    offline.script(Scripted(status=status, body=body, headers=headers))
+    assert problem_of(service.post(endpoint)) == QUOTA
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_an_error_under_status_200_is_that_error(
+    endpoint: str,
+    content_type: str,
+    hidden: Hidden,
+    service: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    body, problem, is_retried = hidden
+    offline.script(Scripted(body=text(body), content_type=content_type, times=4))
+    assert problem_of(service.post(endpoint)) == problem
+    assert len(offline.received) == (4 if is_retried else 1)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_an_error_as_first_event_is_that_error(
+    hidden: Hidden,
+    service: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    body, problem, is_retried = hidden
+    offline.script(*[event(body)] * 4)
+    assert problem_of(service.stream()) == problem
+    assert len(offline.received) == (4 if is_retried else 1)
+
+
+@pytest.mark.parametrize("prefix", ["", "event: error\n"])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_an_error_as_later_event_ends_the_stream(
+    prefix: str,
+    hidden: Hidden,
+    service: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    body, (status, kind), _ = hidden
+    first = {"choices": [{"delta": {"content": "Hel"}}]}
+    blocks = [f"data: {text(first)}", f"{prefix}data: {text(body)}", "data: [DONE]"]
+    offline.script(Scripted(body="\n\n".join(blocks), content_type="text/event-stream"))
+    delta, (name, data) = events(service.stream())
+    assert delta == ("delta", {"text": "Hel"})
+    assert (name, data["status"]) == ("error", status)
+    assert data["type"] == f"urn:problem-type:{kind}"
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("data", ['{"message": "down"}', '{"code": 503}', "down"])
+def test_an_event_that_is_called_an_error_is_one(
+    data: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    first = '{"choices": [{"delta": {"content": "Hel"}}]}'
+    body = f"data: {first}\n\nevent: error\ndata: {data}\n\ndata: [DONE]\n\n"
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    assert [name for name, _ in events(service.stream())] == ["delta", "error"]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_an_error_under_status_200_says_when_to_ask_again(
+    endpoint: str, content_type: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    body, headers = text({"error": {"code": 429}}), {"retry-after": "100"}
+    offline.script(Scripted(body=body, headers=headers, content_type=content_type))
+    response = service.post(endpoint)
+    assert (problem_of(response), response.headers["retry-after"]) == (LIMIT, "100")
+    assert len(offline.received) == 1
+
+
+def test_a_reply_may_speak_of_an_error(service: Service, offline: OfflineOpenAI) -> None:
+    said = 'It is {"error": {"code": 429}}, "error".'
+    offline.script(Scripted(reply=said, times=2))
+    assert service.chat().json()["reply"] == said
+    assert "event: done" in service.stream().text
+    assert len(offline.received) == 2
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("refusal", OPERATORS_FAULT)
+def test_what_the_operator_got_wrong_is_not_blamed_on_the_client(
+    endpoint: str,
+    refusal: tuple[int, Any, tuple[int, str]],
+    service: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    status, body, problem = refusal
+    offline.script(Scripted(status=status, body=text(body)))
+    assert problem_of(service.post(endpoint)) == problem
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(("status", "body"), CLIENTS_FAULT)
+def test_what_the_client_got_wrong_is_told(
+    endpoint: str, status: int, body: Any, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=status, body=text(body)))
+    assert problem_of(service.post(endpoint)) == INPUT
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("code", ["invalid_api_key", "model_not_found", "content_filter"])
+def test_a_code_that_will_not_pass_is_not_tried_again_under_a_status_that_may(
+    endpoint: str, code: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=500, code=code))
+    assert problem_of(service.post(endpoint)) != ERROR
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "a\nb", "code": "insufficient_quota"}}',
+        '{"error": "insufficient_quota"}',
+        '[{"error": {"code": "insufficient_quota"}}]',
+    ],
+    ids=["control character", "text", "list"],
+)
+@pytest.mark.parametrize("status", [200, 429])
+def test_money_that_is_missing_is_seen_in_any_form(
+    endpoint: str, body: str, status: int, service: Service, offline: OfflineOpenAI
+) -> None:
+    if status == 429 and not body.startswith("["):
+        body = body.replace("\n", " ")  # the SDK reads these itself
+    offline.script(Scripted(status=status, body=body))
+    assert problem_of(service.post(endpoint)) == QUOTA
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_redirect_is_not_followed(
+    endpoint: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    """It would cost a request each, and may turn the POST into a GET."""
+    offline.script(Scripted(status=307, body="", headers={"location": "/v1/chat/completions"}))
+    assert problem_of(service.post(endpoint)) == ERROR
+    assert len(offline.received) == 1

@@ -1,0 +1,279 @@
+"""The table of states in which a key may be: what is asked, shown by `/readyz` and logged."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from ..conftest import KEY, app, key_check, make_settings, serving, wait_until
+from dev.offline_openai import OfflineOpenAI, Scripted, running
+
+MODEL = "/v1/models/gpt-test"
+CHAT = "/v1/chat/completions"
+PAGE = Scripted(body="<html>It works!</html>", content_type="text/html; charset=utf-8")
+
+# What `/readyz` shows, whether the service is ready, and how loudly the log says it.
+ACCEPTED = ("accepted", True, "INFO")
+REJECTED = ("rejected", False, "ERROR")
+NO_MODEL = ("model-unavailable", False, "ERROR")
+WRONG = ("wrong-address", False, "ERROR")
+UNREACHABLE = ("unreachable", False, "ERROR")
+UNKNOWN = ("unknown", True, "WARNING")
+
+
+def on(path: str, step: Scripted) -> Scripted:
+    return Scripted(**vars(step) | {"path": path, "times": 99})
+
+
+def reply(body: object, status: int = 200) -> Scripted:
+    return Scripted(status=status, body=json.dumps(body))
+
+
+def error(code: str | int | None = None, message: str = "No.", **more: str) -> object:
+    return {"error": {"message": message, "type": None, "param": None, "code": code} | more}
+
+
+def no(status: int, code: str | None = None, **more: str) -> Scripted:
+    return reply(error(code, **more), status)
+
+
+def moved(url: str) -> Scripted:
+    return Scripted(status=308, body="", headers={"location": url})
+
+
+@pytest.fixture
+def own() -> Iterator[OfflineOpenAI]:
+    """An upstream that no other service asks about its key."""
+    with running() as offline:
+        yield offline
+
+
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_check, "TIMEOUT_SECONDS", 0.6)
+
+
+def state(
+    offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture, **changed: str
+) -> tuple[str, bool, str, str]:
+    """How `/readyz` and the log describe the key once it was tried."""
+    caplog.set_level(logging.INFO)
+    with serving(app.create_app(make_settings(offline, **changed))) as service:
+
+        def readyz() -> str:
+            return str(service.client.get("/readyz").json()["openai_api_key"])
+
+        wait_until(lambda: readyz() != "unchecked")
+        response = service.client.get("/readyz")
+        assert response.json()["ready"] is response.is_success
+    records = [r for r in caplog.records if "OPENAI_" in r.getMessage()]
+    assert len(records) == 1
+    assert KEY not in records[0].getMessage()
+    return (
+        response.json()["openai_api_key"],
+        response.is_success,
+        records[0].levelname,
+        records[0].getMessage(),
+    )
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize(
+    ("answer", "expected", "seen"),
+    [
+        (Scripted(), ACCEPTED, "200"),
+        (reply({"object": "list", "data": [{"id": "a"}]}), ACCEPTED, "200"),
+        (reply([{"id": "a"}, {"id": "b"}]), ACCEPTED, "200"),
+        (no(401, "invalid_api_key"), REJECTED, "401 invalid_api_key"),
+        (
+            no(404, "model_not_found"),
+            NO_MODEL,
+            "'gpt-test' is not available: GET URL answered 404 model_not_found",
+        ),
+        (no(500), UNREACHABLE, "500"),
+        (Scripted(status=503, body="<html>", content_type="text/html"), UNREACHABLE, "503"),
+        (Scripted(drop=True), UNREACHABLE, "disconnected"),
+        (Scripted(delay=60), UNREACHABLE, "no answer within 0.6 s"),
+        (Scripted(status=407, body=""), UNREACHABLE, "407"),
+    ],
+)
+def test_a_verdict_on_the_model_needs_no_chat(
+    answer: Scripted,
+    expected: tuple[str, bool, str],
+    seen: str,
+    own: OfflineOpenAI,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own.script(on(MODEL, answer))
+    *found, sentence = state(own, caplog)
+    assert tuple(found) == expected
+    assert seen.replace("URL", own.url + "/models/gpt-test") in sentence
+    assert f"GET {own.url}/models/gpt-test" in sentence
+    assert {request.path for request in own.received} == {MODEL}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        no(401, type="invalid_request_error", message="Missing scopes: model.read"),
+        no(403),
+        no(404),
+        no(405),
+        no(429, "insufficient_quota"),
+        PAGE,
+        Scripted(body="{"),
+        Scripted(body="[" * 100_000),
+        Scripted(status=404, body="<html>", content_type="text/html"),
+        moved("https://elsewhere.test/"),
+        reply({}),
+        reply([]),
+        reply({"data": []}),
+        reply({"error": "Unexpected endpoint."}),
+        reply(error(404)),
+    ],
+)
+def test_where_the_model_is_no_verdict_a_dry_call_is(
+    answer: Scripted, own: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chat without messages, which OpenAI authenticates and refuses: it costs nothing."""
+    own.script(on(MODEL, answer))
+    *found, sentence = state(own, caplog)
+    assert tuple(found) == ACCEPTED
+    assert f"POST {own.url}/chat/completions answered 400" in sentence
+    asked, dry = own.received
+    assert (asked.method, asked.path) == ("GET", MODEL)
+    assert (dry.method, dry.path) == ("POST", CHAT)
+    assert dry.headers["authorization"] == f"Bearer {KEY}"
+    assert dry.body == {
+        "model": "gpt-test",
+        "messages": [],
+        "max_completion_tokens": 1,
+        "max_tokens": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "seen"),
+    [
+        (no(400), ACCEPTED, "400"),
+        (no(422, "empty_array"), ACCEPTED, "422 empty_array"),
+        (reply({"detail": []}, 422), ACCEPTED, "422"),
+        (reply(error(400)), ACCEPTED, "200 400"),
+        (Scripted(body='{"choices": []}'), ACCEPTED, "200"),
+        (no(401, "invalid_api_key"), REJECTED, "401 invalid_api_key"),
+        (no(401, KEY), REJECTED, "401."),
+        (no(403, "account_deactivated"), REJECTED, "403 account_deactivated"),
+        (Scripted(status=401, body="Unauthorized", content_type="text/plain"), REJECTED, "401"),
+        (reply(error(401)), REJECTED, "200 401"),
+        (no(400, message="API key not valid."), REJECTED, "400"),
+        (
+            reply({"code": "An invalid argument", "error": "Incorrect API key: xa***z"}, 400),
+            REJECTED,
+            "400",
+        ),
+        (reply([error(400, "API key not valid.")], 400), REJECTED, "400"),
+        (no(404, "model_not_found"), NO_MODEL, "404 model_not_found"),
+        (no(404, "DeploymentNotFound"), NO_MODEL, "404 DeploymentNotFound"),
+        (
+            reply({"object": "error", "message": "No `gpt-test`.", "code": 404}, 404),
+            NO_MODEL,
+            "404",
+        ),
+        (no(404, message="model 'gpt-test' not found"), NO_MODEL, "404"),
+        (no(404), WRONG, "404"),
+        (no(405), WRONG, "405"),
+        (PAGE, WRONG, "200 text/html"),
+        (Scripted(status=403, body="<html>", content_type="text/html"), WRONG, "403 text/html"),
+        (
+            Scripted(status=400, body="Client sent HTTP to HTTPS.", content_type="text/plain"),
+            WRONG,
+            "400 text/plain",
+        ),
+        (
+            moved("https://user:secret@elsewhere.test/v1/chat/completions?key=secret"),
+            WRONG,
+            "308 to https://elsewhere.test/v1/chat/completions.",
+        ),
+        (moved("/v1/"), WRONG, "308 to /v1/."),
+        (moved("http://x:abc/"), WRONG, "308 to no URL."),
+        (no(500), UNREACHABLE, "500"),
+        (Scripted(drop=True), UNREACHABLE, "disconnected"),
+        (no(429, "insufficient_quota"), UNKNOWN, "429 insufficient_quota"),
+        (no(429, "rate_limit_exceeded"), UNKNOWN, "429 rate_limit_exceeded"),
+        (no(403, type="insufficient_quota"), UNKNOWN, "403 insufficient_quota"),
+        (no(402), UNKNOWN, "402"),
+        (no(409), UNKNOWN, "409"),
+        (no(418), UNKNOWN, "418"),
+        (reply({}), UNKNOWN, "200"),
+        (reply({"error": "Unexpected endpoint."}), UNKNOWN, "200"),
+    ],
+)
+def test_the_dry_call_tells_how_the_key_stands(
+    answer: Scripted,
+    expected: tuple[str, bool, str],
+    seen: str,
+    own: OfflineOpenAI,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own.script(on(MODEL, no(401)), on(CHAT, answer))
+    *found, sentence = state(own, caplog)
+    assert tuple(found) == expected
+    assert f"POST {own.url}/chat/completions" in sentence
+    assert seen in sentence
+    assert "secret" not in sentence
+    assert ("/v1?" in sentence) is (found[0] == "wrong-address")
+
+
+def test_a_models_name_is_no_path(own: OfflineOpenAI, caplog: pytest.LogCaptureFixture) -> None:
+    name = "meta-llama/Llama-3?"
+    assert state(own, caplog, openai_model=name)[0] == "accepted"
+    assert own.received[0].path == "/v1/models/meta-llama%2FLlama-3%3F"
+
+
+def test_the_service_is_ready_once_a_chat_would_be_let_in(
+    own: OfflineOpenAI, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts all the same, asks again, and logs each change once; then it asks no more."""
+    monkeypatch.setattr(key_check, "LONGEST_WAIT_SECONDS", 0.05)
+    caplog.set_level(logging.INFO)
+    own.script(
+        *[Scripted(path=MODEL, status=500)] * 3,
+        *[Scripted(path=MODEL, status=503)] * 2,
+        Scripted(path=MODEL, delay=0.3),
+    )
+    with serving(app.create_app(make_settings(own))) as service:
+        wait_until(lambda: len(own.received) == 6)
+        response = service.client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["openai_api_key"] == "unreachable"
+        assert service.client.get("/livez").is_success
+        wait_until(lambda: service.client.get("/readyz").is_success)
+    asked = f"GET {own.url}/models/gpt-test answered"
+    assert [r.getMessage() for r in caplog.records if "OPENAI_" in r.getMessage()] == [
+        f"OPENAI_API_KEY is not checked yet: {asked} 500 server_error.",
+        f"OPENAI_API_KEY is not checked yet: {asked} 503 server_error.",
+        f"OPENAI_API_KEY is accepted: {asked} 200.",
+    ]
+    assert len(own.received) == 6
+
+
+def test_a_stop_does_not_wait_for_the_check(own: OfflineOpenAI) -> None:
+    own.script(Scripted(path=MODEL, delay=60))
+    with serving(app.create_app(make_settings(own))) as service:
+        wait_until(lambda: own.received)
+        assert service.client.get("/readyz").json()["openai_api_key"] == "unchecked"
+    wait_until(lambda: own.received[0].left_at, seconds=3)
+
+
+def test_a_bug_in_the_check_does_not_end_it(
+    own: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise ValueError("what nobody thought of")
+
+    monkeypatch.setattr(key_check, "try_key", fail)
+    with serving(app.create_app(make_settings(own))) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+    assert "what nobody thought of" in caplog.text

@@ -1,0 +1,148 @@
+"""What lies between a stream of OpenAI and one of ours."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from ..conftest import Service, app, events, make_settings, serving, wait_until
+from dev.offline_openai import OfflineOpenAI, Scripted
+
+CHUNKS = [
+    {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+    {"model": "gpt-test", "choices": [{"delta": {"content": "“ä”"}}], "obfuscation": "x"},
+    {"choices": [{"delta": {"refusal": " no"}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}},
+]
+USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+DONE = {"model": "gpt-test", "finish_reason": "stop", "usage": USAGE}
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def stream_of(*chunks: object, line_end: str = "\n", end: str = "data: [DONE]\n\n") -> str:
+    blocks = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks]
+    return ": ping\n\n".join([*blocks, end]).replace("\n", line_end)
+
+
+@pytest.mark.parametrize(("line_end", "chunk_delay"), [("\n", 0), ("\r\n", 0.0005)])
+def test_a_stream_in_any_legal_form_is_relayed(
+    line_end: str, chunk_delay: float, service: Service, offline: OfflineOpenAI
+) -> None:
+    """Also if it comes byte by byte."""
+    body = stream_of(*CHUNKS, line_end=line_end)
+    offline.script(Scripted(body=body, content_type="text/event-stream", chunk_delay=chunk_delay))
+    *deltas, last = events(service.stream())
+    assert "".join(data["text"] for _, data in deltas) == "“ä” no"
+    assert last == ("done", DONE)
+
+
+def test_who_forgets_to_say_done_is_forgiven(service: Service, offline: OfflineOpenAI) -> None:
+    body = stream_of(*CHUNKS, end="")
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    assert events(service.stream())[-1] == ("done", DONE)
+
+
+def test_the_text_before_an_error_is_not_lost(service: Service, offline: OfflineOpenAI) -> None:
+    body = stream_of(*CHUNKS[:2], {"error": {"code": "insufficient_quota", "message": "none"}})
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    delta, (name, problem) = events(service.stream())
+    assert delta == ("delta", {"text": "“ä”"})
+    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-quota-exhausted")
+
+
+def test_what_has_come_together_goes_on_together(service: Service, offline: OfflineOpenAI) -> None:
+    """An event of ours for each of OpenAI's would cost more than it is worth."""
+    chunk = {"choices": [{"delta": {"content": "one "}, "finish_reason": "stop"}]}
+    body = stream_of(*[chunk] * 500)
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    *deltas, _ = events(service.stream())
+    assert "".join(data["text"] for _, data in deltas) == "one " * 500
+    assert len(deltas) < 100
+
+
+def broken(listener: socket.socket) -> None:
+    """Serve a stream that breaks HTTP after its first chunk, and then goes silent."""
+    event = b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+    with suppress(OSError), ExitStack() as kept:
+        while True:
+            client = kept.enter_context(listener.accept()[0])
+            client.recv(65536)
+            client.sendall(HEAD + b"%x\r\n%b\r\n" % (len(event), event))
+            time.sleep(0.1)  # in a segment of its own
+            client.sendall(b"no size\r\n")
+
+
+def test_an_upstream_that_breaks_http_does_not_keep_the_caller(offline: OfflineOpenAI) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        threading.Thread(target=broken, args=(listener,), daemon=True).start()
+        settings = make_settings(offline, openai_base_url=url, attempt_timeout_seconds=0.3)
+        with serving(app.create_app(settings)) as service:
+            first, (name, _) = events(service.stream())
+        listener.shutdown(socket.SHUT_RDWR)
+    assert first == ("delta", {"text": "one"})
+    assert name == "error"
+
+
+def test_connections_are_used_again(service: Service, offline: OfflineOpenAI) -> None:
+    for _ in range(3):
+        assert "event: done" in service.stream().text
+        assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(5):
+        assert "event: done" in service.stream().text
+        assert service.chat().is_success
+    assert offline.connections <= before
+
+
+def test_a_connection_whose_body_ends_late_is_used_again(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """Some time after the last event, when the client has all there is."""
+    chunk = {"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}
+    late_end = Scripted(
+        body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n: {30 * '.'}\n\n",
+        content_type="text/event-stream",
+        chunk_delay=0.004,  # a byte
+    )
+    assert service.chat().is_success
+    before = set(offline.connections)
+    for _ in range(2):
+        offline.script(late_end)
+        assert events(service.stream())[-1][0] == "done"
+        wait_until(lambda: offline.received[-1].finished)
+        time.sleep(0.1)  # the last bytes are on their way
+        assert service.chat().is_success
+    assert offline.connections <= before
+
+
+def test_an_upstream_that_does_not_end_keeps_nobody(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """After the last event the caller has all there is; the connection is closed soon."""
+    service = serve(attempt_timeout_seconds=60)
+    body = stream_of(*CHUNKS)
+    offline.script(
+        Scripted(body=body, content_type="text/event-stream", headers={"content-length": "9999"})
+    )
+    before = set(offline.connections)
+    assert events(service.stream())[-1] == ("done", DONE)
+    wait_until(lambda: offline.connections <= before)
+
+
+def test_the_slot_is_free_once_the_last_event_is_sent(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """While the end of the upstream's body is still awaited."""
+    service = serve(max_concurrency=1, queue_timeout_seconds=0.2, attempt_timeout_seconds=60)
+    body = stream_of(*CHUNKS)
+    offline.script(
+        Scripted(body=body, content_type="text/event-stream", headers={"content-length": "9999"})
+    )
+    assert events(service.stream())[-1] == ("done", DONE)
+    assert service.chat().is_success
