@@ -12,7 +12,6 @@ from .projects import ROOT, STYLES, bake, run
 
 # Tests of files that are the same in all styles, and that reach none that is not.
 STYLE_INDEPENDENT = (
-    "test_load",
     "test_settings",
     "upstream/test_key_check",
     "upstream/test_sse",

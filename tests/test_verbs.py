@@ -105,15 +105,6 @@ def test_dev_says_which_setting_is_wrong(project: Path, port: int) -> None:
     assert f"Error {os.EX_CONFIG}" in done.stderr.splitlines()[-1]
 
 
-def test_load_goes_to_the_service_that_run_started(project: Path, port: int) -> None:
-    with running(*MAKE, "run", cwd=project):
-        wait_until(lambda: get(port, "/readyz"))
-        done = run(*MAKE, "load", "ARGS=--seconds 0.5", cwd=project)
-
-    assert f"http://127.0.0.1:{port} " in done.stdout
-    assert re.search(r"^ +\d+  200$", done.stdout, re.MULTILINE)
-
-
 @pytest.fixture(scope="module")
 def fastapi_cli(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with what fastapi[standard] adds for its commands."""
@@ -146,14 +137,14 @@ def commands_without_make(project: Path) -> dict[str, list[str]]:
 def test_readme_has_every_verb_without_make(project: Path, venv: Path) -> None:
     """As far as a test on Unix can tell, with Unix's paths in place of those of Windows."""
     verbs = commands_without_make(project)
-    install, demo, start, dev, load, test, lint, types = verbs.values()
-    slow = [f"{command} --help" for command in (*load, *test, *types)]
+    install, demo, start, dev, test, lint, types = verbs.values()
+    slow = [f"{command} --help" for command in (*test, *types)]
 
     for command in (*demo, *lint, *slow):
         unix = command.replace(".venv\\Scripts\\python", ".venv/bin/python")
         assert run("sh", "-c", unix, cwd=project).returncode == 0
     makefile = (project / "Makefile").read_text()
-    for command in (*install[1:], *demo, *start, *dev, *load, *test[:1], *lint, *types):
+    for command in (*install[1:], *demo, *start, *dev, *test[:1], *lint, *types):
         assert command.removeprefix(".venv\\Scripts\\python ") in makefile.replace("--quiet ", "")
 
 
