@@ -87,7 +87,7 @@ RESERVED = {
         "pathspec", "pip", "pkg_resources", "pluggy", "propcache", "py", "pycparser", "pydantic",
         "pydantic_core", "pydantic_settings", "pygments", "pytest", "python_dotenv", "ruff",
         "setuptools", "sniffio", "starlette", "tenacity", "trustme", "truststore",
-        "typing_extensions", "typing_inspection", "uvicorn", "yarl",
+        "typing_extensions", "typing_inspection", "urllib3", "uvicorn", "yarl",
     ],
     "a package that comes with a server or that the service's dependencies use": [
         "a2wsgi", "brotli", "brotlicffi", "charset_normalizer", "dns", "dnspython",
@@ -96,7 +96,7 @@ RESERVED = {
         "markdown_it", "markdown_it_py", "markupsafe", "mdurl", "multipart", "orjson", "priority",
         "protobuf", "pydantic_extra_types", "python_multipart", "pyyaml", "requests", "rich",
         "rich_toolkit", "rignore", "sentry_sdk", "shellingham", "socksio", "tornado", "trio",
-        "typer", "ujson", "urllib3", "uvicorn_worker", "uvloop", "watchfiles", "websockets",
+        "typer", "ujson", "uvicorn_worker", "uvloop", "watchfiles", "websockets",
         "wsproto", "yaml",
     ],
     "a folder of the project": ["dev", "src", "tests"],

@@ -17,6 +17,7 @@ from ..conftest import (
     app,
     ask_without_reading,
     disconnect,
+    key_check,
     make_settings,
     serving,
     wait_until,
@@ -54,22 +55,59 @@ def test_a_call_under_way_is_closed(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_call_that_is_not_connected_yet_is_closed_as_well(
-    endpoint: str, patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+def test_a_call_whose_client_left_is_not_connected_any_more(
+    endpoint: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connect_late(
-        transport: httpx2.HTTPTransport, request: httpx2.Request
-    ) -> httpx2.Response:  # of the styles whose client is sync
-        time.sleep(0.3)
-        return handle_request(transport, request)
+    resolving, resolved = threading.Event(), threading.Event()
 
-    handle_request = httpx2.HTTPTransport.handle_request
-    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", connect_late)
-    offline.script(Scripted(delay=60))
-    with ask_without_reading(patient, endpoint):
-        time.sleep(0.1)
-    time.sleep(0.4)
-    wait_until(lambda: all(request.left_at for request in offline.received))
+    def resolve(host: Any, *others: Any, **named: Any) -> Any:
+        if host not in ("openai.test", b"openai.test"):
+            return getaddrinfo(host, *others, **named)
+        resolving.set()
+        assert resolved.wait(10)
+        return getaddrinfo("127.0.0.1", *others, **named)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        url = f"http://openai.test:{upstream.getsockname()[1]}/v1"
+        with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
+            with ask_without_reading(service, endpoint):
+                assert resolving.wait(10)
+            time.sleep(0.2)  # for the watchdog, which nobody can see from outside
+            resolved.set()
+            service.settle()
+        upstream.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            upstream.accept()
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "HTTPS_PROXY"])
+def test_a_connection_that_is_never_made_is_closed(
+    name: str, endpoint: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a server that begins no TLS nor a proxy that says nothing holds it."""
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        if name == "HTTPS_PROXY":
+            monkeypatch.setenv(name, address)
+            address = "openai.test"
+        known = make_settings(
+            offline,
+            openai_base_url=f"https://{address}/v1",
+            attempt_timeout_seconds=20,
+            deadline_seconds=20,
+        )
+        with serving(app.create_app(known)) as service:
+            with ask_without_reading(service, endpoint):
+                upstream, _ = silent.accept()
+                assert upstream.recv(65536)
+            with upstream:
+                upstream.settimeout(2)  # the time to connect is 5 s
+                assert upstream.recv(65536) == b""
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2])

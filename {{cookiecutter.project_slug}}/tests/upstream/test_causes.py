@@ -151,7 +151,8 @@ def test_a_failed_connection_is_logged_with_its_innermost_cause(
     (attempt,) = [message for message in messages if message.startswith("attempt 1 failed")]
     (failure,) = [message for message in messages if message.startswith("upstream-")]
     assert at_check in check
-    assert at_call in attempt
-    assert at_call in failure
+    # Each library has its own words: one has RemoteDisconnected.
+    assert at_call.lower() in attempt.lower()
+    assert at_call.lower() in failure.lower()
     assert not any("\n" in message or len(message) > 1000 for message in messages)
     assert PASSWORD not in caplog.text

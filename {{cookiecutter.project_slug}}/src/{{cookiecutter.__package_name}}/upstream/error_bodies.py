@@ -83,6 +83,13 @@ def may_hold_error(response: httpx2.Response) -> bool:
     )
 
 
+def set_status(response: httpx2.Response) -> None:
+    """Give a response that has been read the status that an error in it names."""
+    # Only what the SDK can read as well: it makes its error of the body.
+    if error := error_in(response.content, response, json.loads):
+        response.status_code = error.status_code
+
+
 def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
     """`{"error": {...}}` or `{"error": "text"}`, `{"object": "error"}`, or in the first choice."""
     if isinstance(body, list) and body:  # as Gemini wraps them

@@ -19,8 +19,9 @@ from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
 from .retries import policy
+from .sockets import Call
 from .streaming import LoopWaker, Stream
-from .transport import Call, Transport
+from .transport import Transport
 
 T = TypeVar("T")
 

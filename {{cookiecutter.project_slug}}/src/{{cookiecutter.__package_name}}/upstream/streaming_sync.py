@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from openai import OpenAI
 
 from .error_mapping import translated
-from .transport import Call
+from .sockets import Call
 
 T = TypeVar("T")
 

@@ -5,18 +5,16 @@ that is two thirds of what a call costs when hundreds are under way.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 import httpx2
 import yarl
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.tracing import Trace
 
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
-from .error_bodies import error_in, may_hold_error
+from .error_bodies import may_hold_error, set_status
 
 # Of one answer.
 MAX_HEADERS = 1000
@@ -38,15 +36,18 @@ def _translated() -> Iterator[None]:
 
 
 class _Connector(aiohttp.TCPConnector):
-    async def _get(
-        self, key: ConnectionKey, traces: list[Trace]
-    ) -> aiohttp.connector.Connection | None:
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp passes it by this name
+    ) -> aiohttp.connector.Connection:
         """Never a connection on which something came unasked: it would answer the next request."""
-        while connection := await super()._get(key, traces):
+        while True:
+            connection = await super().connect(req, traces, timeout)
             if connection.protocol is None or not connection.protocol.should_close:
-                break
+                return connection
             connection.close()
-        return connection
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -112,8 +113,6 @@ class Transport(httpx2.AsyncBaseTransport):
 
 async def raise_status(response: httpx2.Response) -> None:
     """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
-    # Only what the SDK can read as well: it makes its error of the body.
-    if may_hold_error(response) and (
-        error := error_in(await response.aread(), response, json.loads)
-    ):
-        response.status_code = error.status_code
+    if may_hold_error(response):
+        await response.aread()
+        set_status(response)
