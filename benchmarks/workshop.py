@@ -61,7 +61,8 @@ def _environment(venv: Path, projects: dict[str, Path]) -> Path:
     # Which style an editable install points to makes no difference: PYTHONPATH goes first.
     for project in projects.values():
         _run(python, "-m", "pip", "install", "--quiet", "--editable", project)
-    _run(python, "-m", "pip", "install", "--quiet", "uvicorn[standard]")  # as people install it
+    # As people install it; and what the offline OpenAI needs, in any style.
+    _run(python, "-m", "pip", "install", "--quiet", "uvicorn[standard]", "aiohttp")
     stamp.write_text("\n\n".join(sorted(needed)))
     return python
 

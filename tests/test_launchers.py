@@ -1,13 +1,11 @@
 """What the service promises holds under every ASGI server, not only under `python -m`."""
 
-import importlib
 import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,16 +114,34 @@ def is_ready(url: str) -> bool:
         return False
 
 
+@dataclass
+class Offline:
+    """The project's offline OpenAI, which needs the project's environment."""
+
+    url: str
+
+    def script(self, **step: object) -> None:
+        assert ask(f"{self._control}/script", json.dumps([step]).encode())[0] == 200
+
+    def posts(self) -> int:
+        """How many there were; a second worker may check the key meanwhile, by a GET."""
+        received = json.loads(ask(f"{self._control}/received")[2])
+        return sum(request["method"] == "POST" for request in received)
+
+    @property
+    def _control(self) -> str:
+        return f"{self.url.removesuffix('/v1')}/offline"
+
+
 @contextmanager
-def offline_openai(project: Path) -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(project)
-        patch.delitem(sys.modules, "dev", raising=False)
-        patch.delitem(sys.modules, "dev.offline_openai", raising=False)
-        module = importlib.import_module("dev.offline_openai")  # standard library only
-        with module.running() as offline:
-            offline.Scripted = module.Scripted
-            yield offline
+def offline_openai(project: Path, venv: Path) -> Iterator[Offline]:
+    command = (venv / "python", "-m", "dev.offline_openai", "--port", "0")
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield Offline(process.stdout.readline().rpartition("OPENAI_BASE_URL=")[2].strip())
+        finally:
+            process.terminate()
 
 
 @dataclass
@@ -194,11 +210,11 @@ def test_bad_settings_are_refused_in_a_sentence(baked: Bake, launch: Launch) -> 
     ("launcher", "style"), list(zip(LAUNCHERS, itertools.cycle(STYLES), strict=False))
 )
 def test_no_key_in_the_log_and_a_clean_stop(
-    launcher: str, style: str, baked: Bake, launch: Launch
+    launcher: str, style: str, baked: Bake, launch: Launch, venv: Path
 ) -> None:
     project = baked(handler_style=style)
     with (
-        offline_openai(project) as offline,
+        offline_openai(project, venv) as offline,
         launch(
             launcher,
             "owners:create_app",
@@ -220,20 +236,19 @@ def check_requests(url: str) -> None:
     assert (status, headers["x-request-id"]) == (500, "the-leak")
 
 
-def check_stop(service: Launched, offline: Any) -> None:  # noqa: ANN401 - as in `offline_openai`
-    offline.reset()
-    steps = [
-        ("/v1/chat/stream", offline.Scripted(words=5, chunk_delay=0.2)),
-        ("/v1/chat/stream", offline.Scripted(reply="one two", hang_after=1)),
-        ("/v1/chat", offline.Scripted(delay=60)),
+def check_stop(service: Launched, offline: Offline) -> None:
+    before = offline.posts()
+    steps: list[tuple[str, dict[str, object]]] = [
+        ("/v1/chat/stream", {"words": 5, "chunk_delay": 0.2}),
+        ("/v1/chat/stream", {"reply": "one two", "hang_after": 1}),
+        ("/v1/chat", {"delay": 60}),
     ]
     answers = []
     with ThreadPoolExecutor() as clients:
         for endpoint, step in steps:
-            offline.script(step)
+            offline.script(**step)
             answers.append(clients.submit(ask, f"{service.url}{endpoint}", QUESTION))
-            # The second worker may check the key meanwhile, by a GET.
-            wait_until(lambda: sum(r.method == "POST" for r in offline.received) == len(answers))
+            wait_until(lambda: offline.posts() == before + len(answers))
         service.process.send_signal(signal.SIGTERM)
     (_, _, whole), (_, _, cut), (status, headers, problem) = (one.result() for one in answers)
     assert "event: done" in whole

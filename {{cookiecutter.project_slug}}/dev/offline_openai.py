@@ -176,11 +176,13 @@ class OfflineOpenAI:
         try:
             await asyncio.sleep(step.delay)
             return await self._answer(request, received, step)
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError) as error:
             received.finished = False
             if not self._stopping:
                 received.left_at = time.monotonic()
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return web.Response()  # not sent; aiohttp would log the error as one of the server
 
     async def _answer(
         self, request: web.BaseRequest, received: Received, step: Scripted
@@ -197,19 +199,25 @@ class OfflineOpenAI:
             status = made if made >= 400 else status
         headers = {"x-request-id": f"req_offline_{number}", "content-type": step.content_type}
         delay = step.chunk_delay
-        pieces: Iterator[bytes]
+        pieces: Iterator[bytes] = iter(())
+        response: web.StreamResponse
         if isinstance(answer, Iterator):
             headers["content-type"] = "text/event-stream"
             pieces = map(replies.event, answer)
+            response = web.StreamResponse(status=status, headers=headers)
         else:
             text = answer if isinstance(answer, str | bytes) else dumps(answer)
             content = text if isinstance(text, bytes) else text.encode(errors="replace")
             headers["content-length"] = str(len(content))
-            delay = 0 if step is self.default else delay  # that of the default is for streams
-            size = 1 if delay else len(content)
-            sent = content[: step.cut_after]
-            pieces = (sent[start : start + size] for start in range(0, len(sent), size or 1))
-        response = web.StreamResponse(status=status, headers=headers)
+            if step is self.default:
+                delay = 0  # its delay is meant for streams
+            if delay or step.cut_after is not None:
+                sent = content[: step.cut_after]
+                size = 1 if delay else max(1, len(sent))
+                pieces = (sent[start : start + size] for start in range(0, len(sent), size))
+                response = web.StreamResponse(status=status, headers=headers)
+            else:  # head and body in one segment
+                response = web.Response(status=status, headers=headers, body=content)
         response.headers.update(step.headers)
         await response.prepare(request)
         last = next(pieces, b"")
@@ -228,9 +236,7 @@ class OfflineOpenAI:
             await response.write_eof(last)
         return response
 
-    async def serve(
-        self, host: str, port: int, ready: Callable[[Callable[[], object]], object]
-    ) -> None:
+    async def serve(self, host: str, port: int, ready: Callable[[Stop], object]) -> None:
         """Listen, call `ready` with what stops it (from any thread), and go on until then."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)

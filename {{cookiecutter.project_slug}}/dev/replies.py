@@ -70,9 +70,10 @@ class Generated:
         is_result = items[-1].get("role") == "tool" or "output" in items[-1]
         is_free = script.reply is None and not is_result and body.get("tool_choice") != "none"
         self.tool = tools[0]["name"] if tools and is_free else None
-        form = body.get("response_format") or (body.get("text") or {}).get("format") or {}
+        form: Json = body.get("response_format") or (body.get("text") or {}).get("format") or {}
         schema = form.get("json_schema", form).get("schema")
-        schema = tools[0].get("parameters", {}) if self.tool else schema
+        if self.tool:
+            schema = tools[0].get("parameters") or {}
         text = script.reply if script.reply is not None else says(items, schema)
         if script.words is not None:
             text = " ".join(itertools.islice(itertools.cycle(text.split()), script.words))
