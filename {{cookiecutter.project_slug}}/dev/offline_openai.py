@@ -133,7 +133,7 @@ class OfflineOpenAI:
     def _reply(self, request: Received, step: Scripted, number: int) -> tuple[int, Any]:
         """The status, and the JSON to answer with or the events of a stream."""
         path, body = unquote(request.path.partition("?")[0]), request.body
-        name = path.removeprefix("/v1/models/")
+        name = path[len("/v1/models/") :] or "offline"
         model = replies.model(name)
         routes: dict[str, tuple[str, Callable[[], Any], str | None]] = {
             "/v1/models": ("GET", lambda: {"object": "list", "data": [model]}, None),
