@@ -139,7 +139,7 @@ def completion(reply: str) -> bytes:
     return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def answer_twice(listener: socket.socket, pause: float) -> None:
+def answer_twice(listener: socket.socket, pause: float, accepted: list[socket.socket]) -> None:
     """Serve completions, each followed by one that nobody asked for."""
 
     def serve(client: socket.socket) -> None:
@@ -155,21 +155,26 @@ def answer_twice(listener: socket.socket, pause: float) -> None:
     with suppress(OSError):
         while True:
             client, _ = listener.accept()
+            accepted.append(client)
             threading.Thread(target=serve, args=(client,), daemon=True).start()
 
 
 @pytest.mark.parametrize("pause", [0, 0.05], ids=["at once", "later"])
 def test_an_answer_that_nobody_asked_for_is_given_to_nobody(
-    pause: float, offline: OfflineOpenAI
+    pause: float, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And its connection is not used again."""
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=answer_twice, args=(listener, pause), daemon=True).start()
+        threading.Thread(target=answer_twice, args=(listener, pause, accepted), daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
             for _ in range(3):
                 assert service.chat().json()["reply"] == "fine"
                 time.sleep(3 * pause)
         listener.shutdown(socket.SHUT_RDWR)
+    assert len(accepted) == 3
 
 
 def test_the_time_to_connect_is_no_limit_for_the_answer(

@@ -1,6 +1,7 @@
 """TLS to OpenAI, direct and through a proxy, whichever library speaks it."""
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ..conftest import (
     serving,
     wait_until,
 )
+from .test_connections import completion
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -127,6 +129,40 @@ def test_calls_over_tls_end_when_the_caller_leaves(
         wait_until(lambda: offline.received[0].left_at)
         assert secure.chat().is_success
         offline.reset()
+
+
+def test_an_answer_that_nobody_asked_for_in_the_same_record_is_given_to_nobody(
+    authority: trustme.CA,
+    offline: OfflineOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """TLS has decrypted it then, and the socket has nothing to read any more."""
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    head, body = completion("fine").split(b"\r\n\r\n")
+
+    def serve(client: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(client, server_side=True) as tls:
+            while tls.recv(65536):
+                tls.sendall(head + b"\r\n\r\n")
+                tls.sendall(body + completion("I am the answer to another request"))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
+            for _ in range(3):
+                assert service.chat().json()["reply"] == "fine"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def ask_over_tls(offline: OfflineOpenAI, certificate: trustme.LeafCert) -> Any:

@@ -4,23 +4,30 @@ A thread that waits for the upstream cannot be cancelled. What ends its call is 
 down under it.
 """
 
-import http.client
+import io
 import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
+from http.client import HTTPException, HTTPResponse
 from typing import Any, cast
 
 import httpx2
+import urllib3
 from urllib3.util import ssl_wrap_socket
 
 from .connections import CONNECT_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 
+Attach = Callable[[socket.socket], None]
+
+# So much is sent or read at once; of a longer body, each part has the time of a whole timeout.
+PART_BYTES = 65_536
 SHORTEST_TIMEOUT = 0.001  # seconds; 0 would make the socket non-blocking
 PORTS = {"http": 80, "https": 443}
 
@@ -91,13 +98,11 @@ class Route:
             return f"http://{url.netloc.decode()}{path}", self._credentials
         return path, {}
 
-    def open(
-        self, url: httpx2.URL, call: Call, attach: Callable[[socket.socket], None]
-    ) -> socket.socket:
+    def open(self, url: httpx2.URL, call: Call, attach: Attach) -> socket.socket:
         """Connect. Each socket on the way is attached, and for the caller to close.
 
         Raises:
-            OSError, UnicodeError, http.client.HTTPException: there is no connection.
+            OSError, UnicodeError, HTTPException: there is no connection.
             httpx2.ReadError: the call is over.
         """
         sock = _connect(self._proxy or url, call, attach)
@@ -112,32 +117,26 @@ class Route:
         headers = {"Host": target} | self._credentials
         lines = (f"{name}: {value}\r\n" for name, value in headers.items())
         sock.sendall(f"CONNECT {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode())
-        with closing(http.client.HTTPResponse(sock, method="CONNECT")) as response:
+        with closing(HTTPResponse(sock, method="CONNECT")) as response:
             response.begin()
             if not 200 <= response.status < 300:
                 raise OSError(f"The proxy answered {response.status} {response.reason}")
 
-    def _start_tls(
-        self, sock: socket.socket, url: httpx2.URL, attach: Callable[[socket.socket], None]
-    ) -> socket.socket:
-        if isinstance(sock, ssl.SSLSocket):
-            tls = ssl_wrap_socket(
-                sock, ssl_context=self._tls, server_hostname=url.host, tls_in_tls=True
-            )
-            return cast("socket.socket", tls)  # works like one
+    def _start_tls(self, sock: socket.socket, url: httpx2.URL, attach: Attach) -> socket.socket:
+        wrap = partial(ssl_wrap_socket, ssl_context=self._tls, server_hostname=url.host)
+        if isinstance(sock, ssl.SSLSocket):  # TLS in TLS, which works like a socket
+            return cast("socket.socket", wrap(sock, tls_in_tls=True))
         # The handshake moves the descriptor to another object, which is returned only at its end.
-        with sock.dup() as handle:
+        with sock, sock.dup() as handle:
             attach(handle)
-            secured = ssl_wrap_socket(sock, ssl_context=self._tls, server_hostname=url.host)
+            secured = wrap(sock)
         attach(secured)
         return secured
 
 
 def _connect(url: httpx2.URL, call: Call, attach: Callable[[socket.socket], None]) -> socket.socket:
     """Try the addresses of a host one after the other, as long as the call has time."""
-    port = url.port or PORTS[url.scheme]
-    found = _resolve(url.raw_host.decode(), port, call.at_most(CONNECT_SECONDS))
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in _resolve(url, call.at_most(CONNECT_SECONDS)):
         sock = socket.socket(family, kind, protocol)
         attach(sock)
         try:
@@ -152,8 +151,9 @@ def _connect(url: httpx2.URL, call: Call, attach: Callable[[socket.socket], None
     raise failure
 
 
-def _resolve(host: str, port: int, seconds: float) -> list[Any]:
+def _resolve(url: httpx2.URL, seconds: float) -> list[Any]:
     """`socket.getaddrinfo` with a timeout: it has none, and no other thread can end it."""
+    host, port = url.raw_host.decode(), url.port or PORTS[url.scheme]
     found: Future[list[Any]] = Future()
 
     def resolve() -> None:
@@ -167,3 +167,38 @@ def _resolve(host: str, port: int, seconds: float) -> list[Any]:
         return found.result(seconds)
     except TimeoutError as error:
         raise TimeoutError(f"The name {host} was not resolved in time.") from error
+
+
+@contextmanager
+def translated(timeout: type[httpx2.TimeoutException]) -> Iterator[None]:
+    """Inside, exceptions of sockets, http.client and urllib3 become those that the SDK knows."""
+    try:
+        yield
+    except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
+        cause = error.__cause__ or error  # urllib3's own text says less
+        raise timeout(str(cause)) from cause
+    except (OSError, UnicodeError, HTTPException, urllib3.exceptions.HTTPError) as error:
+        cause = error.__cause__ or error
+        raise httpx2.NetworkError(str(cause)) from cause
+
+
+class _Reader(io.BufferedReader):
+    """Closes the connection if more has come than the response: the next would begin with it."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        super().__init__(raw, PART_BYTES)
+        self._sock = sock
+
+    def close(self) -> None:
+        if not self.closed:
+            self.raw.close()  # so that `peek` tells what was read already, and reads nothing
+            with suppress(ValueError):  # there is nothing
+                if self.peek():
+                    self._sock.close()
+        super().close()
+
+
+class Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method)
+        self.fp = _Reader(self.fp.detach(), sock)

@@ -5,8 +5,6 @@ threads that is what they wait for. Here the connection used last is the next to
 """
 
 import asyncio
-import http.client
-import io
 import math
 import socket
 import ssl
@@ -14,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import httpx2
 import urllib3
@@ -22,79 +21,37 @@ from urllib3.connection import HTTPConnection
 from .connections import KEEPALIVE_SECONDS
 from .deadline import Deadline
 from .error_bodies import may_hold_error, set_status
-from .sockets import Call, Route, current_call
+from .sockets import PART_BYTES, Call, Response, Route, current_call, translated
 
 # How late a thread may learn that its deadline has passed, or that its client has disconnected.
 POLL_SECONDS = 0.05
-
-# So much is sent or read at once; of a longer body, each part has the time of a whole timeout.
-PART_BYTES = 65_536
-
-
-@contextmanager
-def _translated(
-    timeout: type[httpx2.TimeoutException], failure: type[httpx2.RequestError]
-) -> Iterator[None]:
-    """Inside, exceptions of sockets, http.client and urllib3 become those that the SDK knows."""
-    try:
-        yield
-    except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
-        raise timeout(str(error)) from error.__cause__ or error
-    except (
-        OSError,
-        UnicodeError,
-        http.client.HTTPException,
-        urllib3.exceptions.HTTPError,
-    ) as error:
-        raise failure(str(error)) from error.__cause__ or error
-
-
-class _Reader(io.BufferedReader):
-    """Closes the connection if more has come than the response: the next would begin with it."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        super().__init__(raw, PART_BYTES)
-        self._sock = sock
-
-    def close(self) -> None:
-        if not self.closed:
-            self.raw.close()  # so that `peek` tells what was read already, and reads nothing
-            with suppress(ValueError):  # there is nothing
-                if self.peek():
-                    self._sock.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> None:
-        super().__init__(sock, debuglevel, method)
-        self.fp = _Reader(self.fp.detach(), sock)
 
 
 class _Connection(HTTPConnection):
     """Sends head and body together: after each system call, a thread waits for its turn again."""
 
-    response_class = _Response
+    response_class = Response
 
-    def __init__(self, url: httpx2.URL) -> None:
-        super().__init__(url.host)
-        self._url = url
-        self._unsent = b""
+    def __init__(self) -> None:
+        super().__init__("")  # `open` has the host
+        self._origin = b""
         self._plain: socket.socket | None = None
+        self._unsent = b""
         self.idle_since = 0.0
 
-    def open(self, route: Route, call: Call) -> None:
+    def open(self, route: Route, url: httpx2.URL, call: Call) -> None:
         """Attach the connection to the call, and connect it unless it is."""
 
         def attach(sock: socket.socket) -> None:
             self._plain = sock
             call.attach(self, sock)
 
-        if self._plain and self.is_connected:
+        origin = url.raw_scheme + url.netloc
+        if self._plain and self._origin == origin and self.is_connected:
             attach(self._plain)
         else:
             self.close()
-            self.sock = route.open(self._url, call, attach)
+            self.sock, self._origin = route.open(url, call, attach), origin
 
     @property
     def is_connected(self) -> bool:
@@ -105,7 +62,7 @@ class _Connection(HTTPConnection):
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
-            pass
+            return False
         return False
 
     def send(self, data: bytes) -> None:  # type: ignore[override]  # given no more
@@ -135,7 +92,7 @@ class _Body(httpx2.SyncByteStream):
         self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        with _translated(httpx2.ReadTimeout, httpx2.ReadError):
+        with translated(httpx2.ReadTimeout):
             while read := self._response.read1(PART_BYTES, decode_content=False):
                 yield read
         self._is_complete = True
@@ -150,7 +107,7 @@ class _Body(httpx2.SyncByteStream):
 class Transport(httpx2.BaseTransport):
     def __init__(self, base_url: str) -> None:
         self._route = Route(base_url)
-        self._idle: dict[object, deque[_Connection]] = {}
+        self._idle: deque[_Connection] = deque()
         self._calls: set[Call] = set()
 
     @contextmanager
@@ -175,19 +132,17 @@ class Transport(httpx2.BaseTransport):
         if call is None:  # the client was used outside of `OpenAIService.call`
             with self.calling(Deadline(math.inf)):
                 return self.handle_request(request)
-        url = request.url
-        idle = self._idle.setdefault((url.scheme, url.raw_host, url.port), deque())
         try:
-            connection = idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            connection = _Connection(url)
+            connection = _Connection()
 
         def release(is_complete: bool) -> None:
-            call.detach(connection)  # first: another call may take it
+            call.detach(connection)  # before another call may take it
             if not is_complete:
                 connection.close()
             connection.idle_since = time.monotonic()
-            idle.append(connection)
+            self._idle.append(connection)
 
         try:
             response = self._exchange(connection, request, call)
@@ -199,49 +154,41 @@ class Transport(httpx2.BaseTransport):
 
     def _exchange(
         self, connection: _Connection, request: httpx2.Request, call: Call
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> urllib3.HTTPResponse:
         """Send the request, and read the head of the response."""
-        timeouts = request.extensions["timeout"]
-        with _translated(httpx2.ConnectTimeout, httpx2.ConnectError):
-            connection.open(self._route, call)
-        assert isinstance(request.stream, httpx2.SyncByteStream)  # noqa: S101 - for the type
-        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        target, headers = self._route.target(request.url)
-        with _translated(httpx2.WriteTimeout, httpx2.WriteError):
-            connection.timeout = timeouts["write"]
-            connection.request(
-                request.method,
-                target,
-                request.stream if has_body else None,
-                dict(request.headers) | headers,
-                preload_content=False,
-            )
+        with translated(httpx2.ConnectTimeout):
+            connection.open(self._route, request.url, call)
+        target, proxy_headers = self._route.target(request.url)
+        headers = dict(request.headers) | proxy_headers
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        body = cast("httpx2.SyncByteStream", request.stream) if has_body else None
+        with translated(httpx2.WriteTimeout):
+            connection.timeout = request.extensions["timeout"]["write"]
+            connection.request(request.method, target, body, headers, preload_content=False)
             connection.flush()
-        with _translated(httpx2.ReadTimeout, httpx2.ReadError):
-            connection.timeout = timeouts["read"]
+        with translated(httpx2.ReadTimeout):
+            connection.timeout = request.extensions["timeout"]["read"]
             return connection.getresponse()
 
     async def watch(self) -> None:
-        """For ever: abort the calls that are cancelled or expired, close what is idle for long."""
+        """For ever: abort calls that are cancelled or expired, close connections idle for long."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             for call in list(self._calls):
                 if call.is_over():
                     call.abort()
-            expired = time.monotonic() - KEEPALIVE_SECONDS
-            for idle in list(self._idle.values()):
-                with suppress(IndexError):  # threads take and release meanwhile
-                    while idle[0].idle_since < expired:
-                        idle.popleft().close()
+            self._close_idle(since=time.monotonic() - KEEPALIVE_SECONDS)
 
     def close(self) -> None:
         """Abort the calls that are in flight, and close the idle connections."""
         for call in list(self._calls):
             call.abort()
-        for idle in self._idle.values():
-            with suppress(IndexError):
-                while True:
-                    idle.pop().close()
+        self._close_idle(since=math.inf)
+
+    def _close_idle(self, since: float) -> None:
+        with suppress(IndexError):  # threads take and release meanwhile
+            while self._idle[0].idle_since < since:
+                self._idle.popleft().close()
 
 
 def raise_status(response: httpx2.Response) -> None:
