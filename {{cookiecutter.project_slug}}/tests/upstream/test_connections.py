@@ -27,10 +27,22 @@ UNREACHABLE = "urn:problem-type:upstream-unreachable"
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "HTTPS_PROXY"])
-def test_a_connection_that_is_never_made_ends_with_the_deadline(
-    name: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}, "deadline-exceeded"),
+        ({"attempt_timeout_seconds": 0.3, "deadline_seconds": 20}, "upstream-timeout"),
+    ],
+    ids=["deadline", "attempt"],
+)
+def test_a_connection_that_is_never_made_ends_in_time(
+    changed: dict[str, Any],
+    expected: str,
+    name: str,
+    offline: OfflineOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither a server that begins no TLS nor a proxy that says nothing keeps a caller longer."""
+    """Neither a server that begins no TLS nor a proxy that says nothing keeps a client longer."""
     # httpx, which asks about the key, forgets a connection whose proxy has not answered.
     monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -38,13 +50,13 @@ def test_a_connection_that_is_never_made_ends_with_the_deadline(
         if name == "HTTPS_PROXY":
             monkeypatch.setenv(name, address)
             address = "openai.test"
-        changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.3}
-        known = make_settings(offline, openai_base_url=f"https://{address}/v1", **changed)
+        url = f"https://{address}/v1"
+        known = make_settings(offline, openai_base_url=url, max_attempts=1, **changed)
         with serving(app.create_app(known)) as service:
             started = time.monotonic()
             problem = service.chat().json()
             assert time.monotonic() - started < 4, "took the time of connecting"
-    assert problem["type"] == "urn:problem-type:deadline-exceeded"
+    assert problem["type"] == f"urn:problem-type:{expected}"
 
 
 def test_a_host_whose_addresses_are_all_silent_ends_with_the_deadline(
@@ -128,6 +140,23 @@ def test_no_further_address_is_tried_after_the_deadline(
         other.settimeout(0.3)
         with pytest.raises(TimeoutError):
             other.accept()
+
+
+def test_the_next_address_of_a_host_is_tried(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        if host not in ("openai.test", b"openai.test"):
+            return getaddrinfo(host, *others, **named)
+        refusing = getaddrinfo("127.0.0.2", *others, **named)
+        return refusing + getaddrinfo("127.0.0.1", *others, **named)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    url = offline.url.replace("127.0.0.1", "openai.test")
+    known = make_settings(offline, openai_base_url=url, max_attempts=1)
+    with serving(app.create_app(known)) as service:
+        assert service.chat().is_success
 
 
 UNASKED = "I am the answer to another request"
@@ -274,6 +303,7 @@ def test_an_answer_may_come_before_the_body_is_read(offline: OfflineOpenAI) -> N
 
     messages = [{"role": "user", "content": "x" * 1000}] * 900
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # holds the rest back
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         known = make_settings(offline, openai_base_url=url, max_attempts=1)

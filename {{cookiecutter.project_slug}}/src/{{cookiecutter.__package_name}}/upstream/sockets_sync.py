@@ -21,7 +21,7 @@ import httpx2
 import urllib3
 from urllib3.util import ssl_wrap_socket
 
-from .connections import CONNECT_SECONDS, proxy_for, tls_context
+from .connections import proxy_for, tls_context
 from .deadline import Deadline
 
 Attach = Callable[[socket.socket], None]
@@ -98,14 +98,16 @@ class Route:
             return f"http://{url.netloc.decode()}{path}", self._credentials
         return path, {}
 
-    def open(self, url: httpx2.URL, call: Call, attach: Attach) -> socket.socket:
-        """Connect. Each socket on the way is attached, and for the caller to close.
+    def open(self, url: httpx2.URL, seconds: float, call: Call, attach: Attach) -> socket.socket:
+        """Connect: `seconds` for each address and each handshake, if the call has them.
+
+        Each socket on the way is attached, and for the caller to close.
 
         Raises:
             OSError, UnicodeError, HTTPException: there is no connection.
             httpx2.ReadError: the call is over.
         """
-        sock = _connect(self._proxy or url, call, attach)
+        sock = _connect(self._proxy or url, seconds, call, attach)
         if self._proxy and self._proxy.scheme == "https":
             sock = self._start_tls(sock, self._proxy, attach)
         if self._proxy and url.scheme == "https":
@@ -123,7 +125,9 @@ class Route:
                 raise OSError(f"The proxy answered {response.status} {response.reason}")
 
     def _start_tls(self, sock: socket.socket, url: httpx2.URL, attach: Attach) -> socket.socket:
-        wrap = partial(ssl_wrap_socket, ssl_context=self._tls, server_hostname=url.host)
+        wrap = partial(
+            ssl_wrap_socket, ssl_context=self._tls, server_hostname=url.raw_host.decode()
+        )
         if isinstance(sock, ssl.SSLSocket):  # TLS in TLS, which works like a socket
             return cast("socket.socket", wrap(sock, tls_in_tls=True))
         # The handshake moves the descriptor to another object, which is returned only at its end.
@@ -134,13 +138,13 @@ class Route:
         return secured
 
 
-def _connect(url: httpx2.URL, call: Call, attach: Callable[[socket.socket], None]) -> socket.socket:
+def _connect(url: httpx2.URL, seconds: float, call: Call, attach: Attach) -> socket.socket:
     """Try the addresses of a host one after the other, as long as the call has time."""
-    for family, kind, protocol, _, address in _resolve(url, call.at_most(CONNECT_SECONDS)):
+    for family, kind, protocol, _, address in _resolve(url, call.at_most(seconds)):
         sock = socket.socket(family, kind, protocol)
         attach(sock)
         try:
-            sock.settimeout(call.at_most(CONNECT_SECONDS))
+            sock.settimeout(call.at_most(seconds))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:

@@ -18,7 +18,7 @@ import httpx2
 import urllib3
 from urllib3.connection import HTTPConnection
 
-from .connections import KEEPALIVE_SECONDS
+from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS
 from .deadline import Deadline
 from .error_bodies import may_hold_error, set_status
 from .sockets import PART_BYTES, Call, Response, Route, current_call, translated
@@ -39,7 +39,7 @@ class _Connection(HTTPConnection):
         self._unsent = b""
         self.idle_since = 0.0
 
-    def open(self, route: Route, url: httpx2.URL, call: Call) -> None:
+    def open(self, route: Route, url: httpx2.URL, seconds: float, call: Call) -> None:
         """Attach the connection to the call, and connect it unless it is."""
 
         def attach(sock: socket.socket) -> None:
@@ -51,7 +51,7 @@ class _Connection(HTTPConnection):
             attach(self._plain)
         else:
             self.close()
-            self.sock, self._origin = route.open(url, call, attach), origin
+            self.sock, self._origin = route.open(url, seconds, call, attach), origin
 
     @property
     def is_connected(self) -> bool:
@@ -156,18 +156,20 @@ class Transport(httpx2.BaseTransport):
         self, connection: _Connection, request: httpx2.Request, call: Call
     ) -> urllib3.HTTPResponse:
         """Send the request, and read the head of the response."""
+        timeouts = request.extensions["timeout"]
         with translated(httpx2.ConnectTimeout):
-            connection.open(self._route, request.url, call)
+            seconds = timeouts["connect"] or CONNECT_SECONDS
+            connection.open(self._route, request.url, seconds, call)
         target, proxy_headers = self._route.target(request.url)
         headers = dict(request.headers) | proxy_headers
         has_body = "content-length" in headers or "transfer-encoding" in headers
         body = cast("httpx2.SyncByteStream", request.stream) if has_body else None
         with translated(httpx2.WriteTimeout):
-            connection.timeout = request.extensions["timeout"]["write"]
+            connection.timeout = timeouts["write"]
             connection.request(request.method, target, body, headers, preload_content=False)
             connection.flush()
         with translated(httpx2.ReadTimeout):
-            connection.timeout = request.extensions["timeout"]["read"]
+            connection.timeout = timeouts["read"]
             return connection.getresponse()
 
     async def watch(self) -> None:
