@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
@@ -340,3 +341,12 @@ def check_that_a_blocked_event_loop_does_not_keep_the_process() -> None:
         service.popen.send_signal(signal.SIGTERM)
         status, _ = service.end()
         assert status == 0
+
+
+def test_responses_are_not_held_back_for_delayed_acks() -> None:
+    with (
+        import_module(f"{PACKAGE}.__main__").listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
