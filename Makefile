@@ -26,7 +26,7 @@ endif
 help:
 	@echo "make demo    make a project with the default answers and show it at work: needs no key"
 	@echo "             (STYLE=to_thread, sync or async)"
-	@echo "make bench   measure the styles against what people write by hand (half an hour)"
+	@echo "make bench   measure the styles against LiteLLM and what people write by hand (half an hour)"
 	@echo "             (ARGS=--quick only tries it; ARGS=--help has the options)"
 	@echo "make test    test the template and the projects that it makes (some minutes)"
 	@echo "make lint    check style, format and types of the hooks and tests, and the template's style"

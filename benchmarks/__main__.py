@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .apps import STYLES
-from .chart import draw
 from .processes import ProcessError
-from .report import failures, report
-from .scenarios import SCENARIOS, Case, Options
+from .report import draw, failures, report
+from .scenarios import SCENARIOS, Case, Options, cases
 from .tables import Measured
-from .workshop import ROOT, Workshop, set_up
+from .workspace import LITELLM, ROOT, Workspace, set_up
 
 SCRATCH = ROOT / ".demo" / "bench"
 
@@ -39,11 +38,12 @@ def numbers(text: str) -> list[int]:
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--callers", type=numbers, default="50,200,500")
+    parser.add_argument("--clients", type=numbers, default="200,500")
     parser.add_argument("--delay", type=float, default=0.5, help="seconds that the upstream takes")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--styles", type=names(STYLES), default=",".join(STYLES))
+    parser.add_argument("--litellm", default=LITELLM, help="what pip installs as LiteLLM")
     parser.add_argument("--workers", type=int, default=1, help="of each service")
     parser.add_argument(
         "--only",
@@ -63,57 +63,52 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if args.quick:
-        args.callers, args.delay, args.seconds, args.rounds = [2], 0.05, 0.3, 1
+        args.clients, args.delay, args.seconds, args.rounds = [2], 0.05, 0.3, 1
     whole = (args.only, args.styles, args.quick) == (list(SCENARIOS), list(STYLES), False)
     args.output = args.output or (ROOT / "benchmarks" if whole else args.scratch)
     return args
 
 
-def measure(cases: Sequence[tuple[int, str, Case]], measured: Measured, workshop: Workshop) -> None:
+def measure(
+    plan: Sequence[tuple[int, str, Case]], measured: Measured, workspace: Workspace
+) -> None:
     started = time.monotonic()
-    for done, (turn, scenario, case) in enumerate(cases):
-        left = (time.monotonic() - started) / done * (len(cases) - done) / 60 if done else 0
+    for done, (turn, scenario, case) in enumerate(plan):
+        left = (time.monotonic() - started) / done * (len(plan) - done) / 60 if done else 0
         about = f", about {left:.0f} min left" if left >= 1 else ""
         print(
-            f"[{done + 1}/{len(cases)}{about}] round {turn}, {scenario} {case.load},"
+            f"[{done + 1}/{len(plan)}{about}] round {turn}, {scenario} {case.load},"
             f" {case.app.label}: ",
             end="",
             flush=True,
         )
-        result, afterwards = case.measure(workshop)
+        result = case.measure(workspace, measured.options.workers)
         said = f"{result.chunk_rate:,.0f} chunks/s" if result.chunks else f"{result.rate:.1f}/s"
-        print(said, result.failures or "", flush=True)
+        found = f"{result.clients} clients, " if case.holds else ""
+        print(found + said, result.failures or "", flush=True)
         key = scenario, case.app.name, case.load
         measured.results.setdefault(key, []).append(result)
-        if afterwards:
-            measured.afterwards.setdefault(key, []).append(afterwards)
 
 
 def main() -> int:
     args = arguments()
     # As on Ctrl-C: what was started has to end with us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = Options(
-        styles=args.styles,
-        callers=args.callers,
-        delay=args.delay,
-        seconds=args.seconds,
-        rounds=args.rounds,
-        workers=args.workers,
-        size=0.04 if args.quick else 1.0,
-    )
-    # Scenario by scenario, and in each round all of its apps, so that what is compared is near.
-    cases = [
-        (turn + 1, name, case)
-        for name in args.only
-        for turn in range(options.rounds)
-        for case in SCENARIOS[name](options)
-    ]
     try:
         print(f"Making a project of each style in {args.scratch} ...", flush=True)
-        workshop = set_up(args.scratch, options.styles, args.python)
+        workspace = set_up(args.scratch, args.styles, args.python, args.litellm)
+        options = Options(
+            styles=args.styles,
+            litellm=not workspace.litellm_missing,
+            clients=args.clients,
+            delay=args.delay,
+            seconds=args.seconds,
+            rounds=args.rounds,
+            workers=args.workers,
+            size=0.04 if args.quick else 1.0,
+        )
         measured = Measured(options)
-        measure(cases, measured, workshop)
+        measure(list(cases(args.only, options)), measured, workspace)
     except KeyboardInterrupt:
         print("\nStopped: there is no report.", file=sys.stderr)
         return 130
@@ -121,9 +116,8 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     args.output.mkdir(parents=True, exist_ok=True)
-    picture = draw(measured)
-    (args.output / "results.svg").write_text(picture)
-    text = report(measured, workshop, "results.svg")
+    draw(measured, workspace, (args.output / "results.svg").absolute())
+    text = report(measured, workspace, "results.svg")
     (args.output / "results.md").write_text(text)
     print(f"\n{text}\nWritten: {args.output}/results.md and .svg")
     for failure in failures(measured):

@@ -1,7 +1,7 @@
 """The load generator, a process of its own: `python -m benchmarks.load` with its Work as JSON.
 
-A closed loop: so many callers, each of whom asks again once it has its answer. Their starts are
-spread over the warm-up. It is asyncio's protocols by themselves, on uvloop if that is there.
+A closed loop: each client sends its next request once it has the response to the last one. It is
+asyncio's protocols by themselves, on uvloop if that is there.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
 
-from .caller import Caller, Exchange
-from .dialects import DIALECTS
+from .client import Client, Exchange
+from .endpoints import ENDPOINTS
 from .results import Result, percentile
 from .usage import Usage, usage_of
 
@@ -26,19 +26,20 @@ HOST = "127.0.0.1"
 CONNECT_WITHIN = 20.0  # seconds
 PROBE_EVERY = 0.02  # seconds
 UNKNOWN = Usage(math.nan, math.nan, math.nan)
-PROBE = b"GET /livez HTTP/1.1\r\nhost: benchmark\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    dialect: str
-    callers: int
-    warmup: float = 0.0  # seconds
-    seconds: float  # how long to measure
-    patience: float = 0.0  # how long to wait on, under load, for the answers to what was asked then
-    once: bool = False  # all at once, one request each; `seconds` is the longest that it may take
+    endpoint: str
+    clients: int
+    spread: float = 0.0  # seconds over which the clients start
+    seconds: float  # how long to measure, once all have started
+    patience: float = 0.0  # how long to wait after that for the responses, still under load
+    once: bool = False  # one request each, measured from the first on, for `seconds` at most
     words: int | None = None  # that a stream has to bring
-    probe: bool = False  # watch the event loop by /livez
+    due: float = 0.0  # seconds from the request to when the upstream sends the first chunk
+    chunk_delay: float = 0.0  # and from chunk to chunk
+    probe: str = ""  # path of a GET that shows how late the event loop is
     port: int = 0
     pid: int = 0  # whose CPU and memory to watch
 
@@ -47,7 +48,7 @@ class Work:
 
     @property
     def longest(self) -> float:
-        return self.warmup + self.seconds + self.patience
+        return self.spread + self.seconds + self.patience
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class Run:
 
     async def __call__(self) -> Result:
         work = self.work
-        begins = perf_counter() + work.warmup
-        spread = 0 if work.once else work.warmup / work.callers
-        tasks = [asyncio.create_task(self._call(n * spread)) for n in range(work.callers)]
+        begins = perf_counter() + (0 if work.once else work.spread)
+        step = work.spread / work.clients
+        tasks = [asyncio.create_task(self._call(n * step)) for n in range(work.clients)]
         probe = asyncio.create_task(self._probe()) if work.probe else None
         await asyncio.sleep(begins - perf_counter())
         before, own = usage_of(work.pid), time.process_time()
@@ -99,18 +100,18 @@ class Run:
             await asyncio.sleep(0.1)
 
     async def _call(self, after: float) -> None:
-        """One caller, who connects again if the connection is lost."""
+        """One client, which connects again if the connection is lost."""
         await asyncio.sleep(after)
-        dialect = DIALECTS[self.work.dialect]
-        make = partial(Caller, dialect, self.work.words, self.exchanges.append, self._again)
+        endpoint = ENDPOINTS[self.work.endpoint]
+        make = partial(Client, endpoint, self.work.words, self.exchanges.append, self._again)
         while not self.over:
             try:
                 async with asyncio.timeout(CONNECT_WITHIN):
                     connecting = asyncio.get_running_loop().create_connection(
                         make, HOST, self.work.port
                     )
-                    _, caller = await connecting
-                await caller.lost
+                    _, client = await connecting
+                await client.lost
             except (OSError, TimeoutError) as error:
                 self.connects[f"no connection: {type(error).__name__}"] += 1
             if self.work.once:
@@ -121,13 +122,14 @@ class Run:
         return not (self.over or self.work.once)
 
     async def _probe(self) -> None:
+        probe = f"GET {self.work.probe} HTTP/1.1\r\nhost: benchmark\r\n\r\n".encode()
         due = perf_counter()
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 reader, writer = await asyncio.open_connection(HOST, self.work.port)
                 while True:
                     await asyncio.sleep(due - perf_counter())
-                    writer.write(PROBE)
+                    writer.write(probe)
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
                     await reader.readexactly(int(length))
@@ -135,12 +137,20 @@ class Run:
             await asyncio.sleep(PROBE_EVERY)
 
     def _answered(self, due: float) -> float:
-        """Put a probe on record, and those that were due while it waited."""
+        """Record a probe, and those that were due while it waited."""
         now = perf_counter()
         while due < now:
             self.lags.append((due, now - due))
             due += PROBE_EVERY
         return due
+
+    def _late(self, exchange: Exchange) -> float:
+        """How late the latest chunk was, against when the upstream sends it."""
+        late, seen, due = 0.0, 0.0, exchange.begun + self.work.due
+        for at, count in exchange.chunks:
+            late = max(late, at - due - seen * self.work.chunk_delay)
+            seen += count
+        return late
 
     def _result(self, window: Window, own: float) -> Result:
         self._answered(self.lags[-1][0] + PROBE_EVERY if self.lags else window.begins)
@@ -154,8 +164,10 @@ class Run:
         chunks = sum(n for e in self.exchanges for at, n in e.chunks if at in window)
         first = [e.chunks[0][0] - e.begun for e in self.exchanges if e.begun in window and e.chunks]
         lags = [lag for due, lag in self.lags if due in window]
+        late = max((self._late(e) for e in self.exchanges if e.begun in window), default=math.nan)
         before, after = window.before or UNKNOWN, window.after or UNKNOWN
         return Result(
+            clients=self.work.clients,
             seconds=window.ends - window.begins,
             answers=sum(not e.failure for e in ended),
             failures=dict(failures),
@@ -166,6 +178,7 @@ class Run:
             chunks=chunks,
             first_p50=percentile(first, 0.5),
             first_p99=percentile(first, 0.99),
+            late=late if self.work.chunk_delay else math.nan,
             lag=percentile(lags, 0.99) if self.work.probe else math.nan,
             cpu=after.cpu - before.cpu,
             rss_before=before.rss,

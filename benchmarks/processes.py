@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .load import HOST, Work
 from .results import Result
-from .workshop import ROOT
+from .workspace import ROOT
 
 STARTS_WITHIN = 60.0  # seconds; long, for the first import compiles everything
 

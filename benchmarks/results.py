@@ -10,16 +10,18 @@ from typing import Self
 class Result:
     """Times are seconds, memory is MB."""
 
+    clients: int
     seconds: float  # how long was measured
-    answers: int  # whole ones, within that time
+    answers: int  # complete ones, within that time
     failures: dict[str, int]  # by status, or by what went wrong
-    waiting: int  # callers who had no answer at the end
-    p50: float  # latencies of whole answers; those who still wait count with their wait so far
+    waiting: int  # clients without an answer at the end
+    p50: float  # latencies of complete answers; those in flight count with their time so far
     p99: float
     refused_p99: float  # latency of the answers with status 503
     chunks: float  # words of streams
     first_p50: float  # from the request to the first chunk
     first_p99: float
+    late: float  # the latest chunk of any stream, against when the upstream sends it
     lag: float  # p99 of the event loop's, as a probe saw it
     cpu: float  # of the service and its children
     rss_before: float  # of the same
@@ -55,7 +57,7 @@ class Result:
         return sum(self.failures.values())
 
     def is_bound(self, share: float) -> bool:
-        """Whether that percentile is of those who still waited: it is at least so much."""
+        """Whether that percentile is of requests still in flight: it is at least so much."""
         return self.waiting > (1 - share) * (self.answers + self.waiting)
 
 

@@ -1,7 +1,7 @@
-"""What people write instead, as small as they write it: the same bodies and paths as ours.
+"""What people write by hand, as small as they write it: the same bodies and paths as ours.
 
 `uvicorn benchmarks.rivals:plain` and the like serve them; the SDK takes its key and URL from the
-environment. Each has a /livez, for the event loop to be watched by.
+environment. Each has a /livez, which shows how late the event loop is.
 """
 
 import asyncio

@@ -1,33 +1,38 @@
 """What is measured: each scenario is a list of cases, which every round goes through in turn."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .apps import OURS, PLAIN, RIVALS, UPSTREAM, App, Stage, Upstream
+from .apps import BY_HAND, LITELLM, OURS, PLAIN, UPSTREAM, App, Stage
 from .load import Work
 from .processes import generate_load
 from .results import Result
-from .workshop import Workshop
+from .upstream import Behaviour
+from .workspace import Workspace
 
-FIRST_CHUNK_STREAMS = 50
-SLOW, HASTY = 20, 5  # upstreams that take so many times the usual delay, or that part of it
-OVERLOAD_CALLERS = 2000
-AFTERWARDS = 100  # callers who come after the overload
+CHUNK_DELAY = 0.02  # seconds: a model's pace, 50 chunks/s
+SHORT = 0.1  # seconds: a fast upstream
+WITHIN = 0.25  # seconds that a service may add to the upstream's SHORT, at the 99th percentile
+STALL = 0.5  # seconds by which a chunk may be late
+PRECISION = 1.1  # a search ends when what holds and what does not are so near
+SEARCHED_ROUNDS = 2  # a search is many measurements
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     styles: Sequence[str]
-    callers: Sequence[int]
+    litellm: bool
+    clients: Sequence[int]
     delay: float  # seconds that the upstream takes
     seconds: float  # how long each case is measured
     rounds: int
     workers: int
-    size: float = 1.0  # of what is not said by the others: streams, their length, the overload
+    size: float = 1.0  # of what the others do not say: streams, their length, the overload
 
     @property
-    def ours(self) -> list[App]:
-        return [OURS[style] for style in self.styles]
+    def compared(self) -> list[App]:
+        return [*(OURS[name] for name in self.styles), PLAIN, *([LITELLM] if self.litellm else [])]
 
     def sized(self, number: int) -> int:
         return max(2, round(number * self.size))
@@ -36,144 +41,188 @@ class Options:
 @dataclass(frozen=True, kw_only=True)
 class Case:
     app: App
-    load: int  # what a scenario varies: callers, or workers
-    upstream: Upstream
+    load: int  # what a scenario varies: clients, or streams
+    upstream: Behaviour
     work: Work
     settings: dict[str, str] = field(default_factory=dict)
-    workers: int = 1
-    then: Work | None = None  # more work for the same process
+    probe: bool = False  # ask for App.live all the time, which takes some of the CPU
+    # For a search of the largest number of clients for which this holds: from `load` on.
+    holds: Callable[[Result], bool] | None = None
+    most: int = 0
 
-    def measure(self, workshop: Workshop) -> tuple[Result, Result | None]:
-        stage = Stage(workshop, self.upstream, self.settings, self.workers)
+    def measure(self, workspace: Workspace, workers: int) -> Result:
+        log = workspace.folder / "load.log"
+        stage = Stage(workspace, self.upstream, self.settings, workers)
         with stage.serving(self.app) as served:
-            results = [
-                generate_load(
-                    workshop.python,
-                    replace(work, port=served.port, pid=served.pid),
-                    workshop.folder / "load.log",
+
+            def load(work: Work) -> Result:
+                work = replace(
+                    work,
+                    endpoint=self.app.api + work.endpoint,
+                    probe=self.app.live if self.probe else "",
+                    port=served.port,
+                    pid=served.pid,
                 )
-                for work in (self.work, self.then)
-                if work
-            ]
-        return results[0], results[1] if self.then else None
+                return generate_load(workspace.python, work, log)
+
+            # The first requests pay for what is imported or built on first use.
+            load(replace(self.work, clients=2, spread=0, seconds=2, once=True, patience=0))
+            return self._search(load) if self.holds else load(self.work)
+
+    def _search(self, load: Callable[[Work], Result]) -> Result:
+        """Double the clients, or halve them, and then bisect; 0 clients if it never holds."""
+        assert self.holds  # noqa: S101  for the type checker
+        best: Result | None = None
+        low, high, clients = 0, self.most + 1, min(self.load, self.most)
+        while True:
+            result = load(replace(self.work, clients=clients))
+            if self.holds(result):
+                best, low = result, clients
+            else:
+                high = clients
+            if high - low <= 1 or (low and high / low <= PRECISION):
+                return best or replace(result, clients=0, answers=0)
+            if high > self.most:
+                clients = min(2 * low, self.most)
+            else:
+                clients = round(math.sqrt(low * high)) if low else high // 2
 
 
 def chat(options: Options) -> Iterator[Case]:
-    fewest = min(options.callers)
-    for callers in options.callers:
-        for app in (*options.ours, *RIVALS, UPSTREAM):
-            if app.few_callers_only and callers > fewest:
-                continue
+    fewest = min(options.clients)
+    for clients in options.clients:
+        # By hand with few threads, more clients would only wait longer.
+        for app in (*options.compared, *(BY_HAND if clients == fewest else ())):
             yield Case(
                 app=app,
-                load=callers,
-                upstream=Upstream(delay=options.delay),
-                work=_chat_work(app, callers, options),
-                workers=options.workers,
+                load=clients,
+                upstream=Behaviour(delay=options.delay),
+                work=Work(
+                    endpoint="chat",
+                    clients=clients,
+                    # The last term: until each client has been served once by few threads.
+                    spread=2 * options.delay + 2 * options.size + clients / 100,
+                    seconds=options.seconds,
+                    patience=2 * options.seconds,
+                ),
+                probe=True,
             )
 
 
-def workers(options: Options) -> Iterator[Case]:
-    """One worker and two, with so many callers, and so short a delay, that CPU is what limits."""
-    options = replace(options, delay=options.delay / HASTY)
-    for app in options.ours:
-        for count in (1, 2):
-            yield Case(
-                app=app,
-                load=count,
-                upstream=Upstream(delay=options.delay),
-                work=_chat_work(app, max(options.callers), options),
-                workers=count,
-            )
+def added(options: Options) -> Iterator[Case]:
+    """One client, and an upstream so fast that there are many samples."""
+    for app in (*options.compared, UPSTREAM):
+        yield Case(
+            app=app,
+            load=1,
+            upstream=Behaviour(delay=SHORT / 10),
+            work=Work(endpoint="chat", clients=1, spread=options.size, seconds=options.seconds),
+        )
 
 
-def _chat_work(app: App, callers: int, options: Options) -> Work:
-    return Work(
-        dialect="openai chat" if app.is_upstream else "chat",
-        callers=callers,
-        # The last term: until many callers have each been answered once by those with few threads.
-        warmup=2 * options.delay + 2 * options.size + callers / 100,
-        seconds=options.seconds,
-        patience=2 * options.seconds,
-        probe=not app.is_upstream,
-    )
+def capacity(options: Options) -> Iterator[Case]:
+    """The largest number of clients whose 99th percentile stays within a bound."""
+    for app in options.compared:
+        yield Case(
+            app=app,
+            load=options.sized(40),
+            upstream=Behaviour(delay=SHORT),
+            work=Work(
+                endpoint="chat",
+                clients=0,
+                spread=options.size,
+                seconds=max(0.5, 2.5 * options.size),
+                patience=1,
+            ),
+            holds=lambda result: result.p99 <= SHORT + WITHIN and not result.failed,
+            most=max(2, round(2000 * options.size**2)),
+        )
 
 
 def streams(options: Options) -> Iterator[Case]:
-    """At full speed: a closed loop of callers, whose streams follow one another."""
-    return _streams(options, Upstream(words=options.sized(400)), options.sized(50))
+    """At full speed, each client one stream after another."""
+    upstream, clients = Behaviour(words=options.sized(400)), options.sized(50)
+    for app in (*options.compared, UPSTREAM):
+        yield Case(
+            app=app,
+            load=clients,
+            upstream=upstream,
+            work=Work(
+                endpoint="stream",
+                clients=clients,
+                spread=1.5 * options.size,
+                seconds=options.seconds,
+                words=upstream.words,
+            ),
+            probe=app is not UPSTREAM,
+        )
 
 
 def pace(options: Options) -> Iterator[Case]:
-    """At a model's pace."""
-    upstream = Upstream(words=options.sized(200), chunk_delay=0.02)
-    return _streams(options, upstream, options.sized(100))
+    """At a model's pace: all streams begin at once."""
+    upstream = Behaviour(words=options.sized(250), chunk_delay=CHUNK_DELAY)
+    for app in (*options.compared, UPSTREAM):
+        yield _paced(app, options.sized(100), upstream, seconds=40)
 
 
-def first_chunk(options: Options) -> Iterator[Case]:
-    """Ten chunks a second each: what limits is no core, so that only the delay itself shows."""
-    upstream = Upstream(words=options.sized(20), chunk_delay=0.1 * min(1, 5 * options.size))
-    return _streams(options, upstream, options.sized(FIRST_CHUNK_STREAMS))
-
-
-def _streams(options: Options, upstream: Upstream, callers: int) -> Iterator[Case]:
-    words = upstream.words or 0
-    for app in (*options.ours, PLAIN, UPSTREAM):
-        yield Case(
-            app=app,
-            load=callers,
-            upstream=upstream,
-            work=Work(
-                dialect="openai stream" if app.is_upstream else "stream",
-                callers=callers,
-                # The starts are spread over the length of a stream: they are not all to end, and
-                # begin again, at the same moment.
-                warmup=upstream.chunk_delay * words + 1.5 * options.size,
-                seconds=options.seconds,
-                words=words,
-                probe=not app.is_upstream,
-            ),
-            workers=options.workers,
+def held(options: Options) -> Iterator[Case]:
+    """The largest number of streams at a model's pace of which none stalls."""
+    upstream = Behaviour(words=options.sized(200), chunk_delay=CHUNK_DELAY)
+    longest = options.size + upstream.words * CHUNK_DELAY + 3 * STALL
+    for app in options.compared:
+        case = _paced(app, options.sized(40), upstream, seconds=longest, spread=options.size)
+        yield replace(
+            case,
+            holds=lambda result: result.late <= STALL and not result.failed + result.waiting,
+            most=max(2, round(1000 * options.size**2)),
         )
 
 
-def probes(options: Options) -> Iterator[Case]:
-    """While callers wait for a slow upstream: whether `/livez` does as well."""
-    callers, delay = max(options.callers), SLOW * options.delay
-    for app in (*options.ours, PLAIN):
-        yield Case(
-            app=app,
-            load=callers,
-            upstream=Upstream(delay=delay),
-            work=Work(
-                dialect="chat", callers=callers, warmup=delay, seconds=options.seconds, probe=True
-            ),
-            workers=options.workers,
-        )
+def _paced(
+    app: App, clients: int, upstream: Behaviour, *, seconds: float, spread: float = 0.0
+) -> Case:
+    work = Work(
+        endpoint="stream",
+        clients=clients,
+        once=True,
+        spread=spread,
+        seconds=seconds,
+        words=upstream.words,
+        due=upstream.delay,
+        chunk_delay=upstream.chunk_delay,
+    )
+    return Case(app=app, load=clients, upstream=upstream, work=work)
 
 
 def overload(options: Options) -> Iterator[Case]:
-    """All at once, one request each, and then a few more: who gets which answer."""
-    callers, room = options.sized(OVERLOAD_CALLERS), str(options.sized(100))
-    once = Work(dialect="chat", callers=callers, seconds=60, once=True, probe=True)
-    for app in (*options.ours, PLAIN):
+    """All at once, one request each: which of them is served, which refused."""
+    clients, slots = options.sized(2000), str(options.sized(100))
+    for app in options.compared:
         yield Case(
             app=app,
-            load=callers,
-            upstream=Upstream(delay=options.delay),
-            work=once,
-            settings={"MAX_CONCURRENCY": room, "MAX_QUEUE": room},
-            then=replace(once, callers=options.sized(AFTERWARDS)),
-            workers=options.workers,
+            load=clients,
+            upstream=Behaviour(delay=options.delay),
+            work=Work(endpoint="chat", clients=clients, seconds=60, once=True),
+            settings={"MAX_CONCURRENCY": slots, "MAX_QUEUE": slots},
+            probe=True,
         )
 
 
 SCENARIOS: dict[str, Callable[[Options], Iterator[Case]]] = {
     "chat": chat,
+    "added": added,
+    "capacity": capacity,
     "streams": streams,
     "pace": pace,
-    "first_chunk": first_chunk,
-    "probes": probes,
+    "held": held,
     "overload": overload,
-    "workers": workers,
 }
+
+
+def cases(names: Sequence[str], options: Options) -> Iterator[tuple[int, str, Case]]:
+    """Scenario by scenario, and in each round all of its apps, so that what is compared is near."""
+    for name in names:
+        for turn in range(1, options.rounds + 1):
+            for case in SCENARIOS[name](options):
+                if not case.holds or turn <= SEARCHED_ROUNDS:
+                    yield turn, name, case

@@ -1,4 +1,4 @@
-"""What a caller sends, and what makes an answer a whole one: of our services, and of OpenAI."""
+"""What a client sends, and what makes a response complete: of our services, and of OpenAI."""
 
 import json
 import re
@@ -13,11 +13,11 @@ MESSAGES = [
 
 
 @dataclass(frozen=True)
-class Dialect:
+class Endpoint:
     path: str
     body: dict[str, Any]
-    sign: bytes  # in every whole answer
-    # A chunk with text in it, for streams; the empty one that opens OpenAI's is none.
+    marker: bytes  # in every complete response
+    # A chunk with text in it, for streams; the empty one that opens OpenAI's does not count.
     chunk: re.Pattern[bytes] | None = None
 
     def request(self) -> bytes:
@@ -35,16 +35,16 @@ class Dialect:
 _TO_OPENAI = {"model": "offline", "messages": MESSAGES}
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
-DIALECTS = {
-    "chat": Dialect("/v1/chat", {"messages": MESSAGES}, b'"reply"'),
-    "stream": Dialect(
+ENDPOINTS = {
+    "chat": Endpoint("/v1/chat", {"messages": MESSAGES}, b'"reply"'),
+    "stream": Endpoint(
         "/v1/chat/stream",
         {"messages": MESSAGES},
         b"event: done",
         re.compile(rb'"text": ?"[^"]'),
     ),
-    "openai chat": Dialect("/v1/chat/completions", _TO_OPENAI, b'"content"'),
-    "openai stream": Dialect(
+    "openai chat": Endpoint("/v1/chat/completions", _TO_OPENAI, b'"content"'),
+    "openai stream": Endpoint(
         "/v1/chat/completions",
         _TO_OPENAI | _STREAMED,
         b"data: [DONE]",
@@ -67,7 +67,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def words(body: bytes) -> int:
-    """How many words a whole stream has brought, in however many events."""
+    """How many words a complete stream has brought, in however many events."""
     return len("".join(_texts(body)).split())
 
 

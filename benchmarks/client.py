@@ -1,4 +1,4 @@
-"""One caller on one keep-alive connection: as little HTTP/1.1 as costs next to nothing."""
+"""One client on one keep-alive connection: so little of HTTP/1.1 that it costs next to nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,47 +6,47 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
-from .dialects import Dialect, unchunked, words
+from .endpoints import Endpoint, unchunked, words
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"  # no event of a stream has a carriage return in it
 
 
 @dataclass
 class Exchange:
-    """A request and what became of it; times are those of perf_counter()."""
+    """A request and its response; times are those of perf_counter()."""
 
     begun: float
-    ended: float | None = None  # None while it waits
+    ended: float | None = None  # None while in flight
     failure: str | None = None  # the status, "reset", "incomplete" or "garbled"
     # When chunks arrived and how many: all the chunks of a read at once.
     chunks: list[tuple[float, float]] = field(default_factory=list)
 
 
-class Caller(asyncio.Protocol):
-    """Asks, reads the whole answer, and asks again as long as `again` says so."""
+class Client(asyncio.Protocol):
+    """Sends a request, reads the response, and repeats that as long as `again` says so."""
 
     transport: asyncio.Transport
 
     def __init__(
         self,
-        dialect: Dialect,
+        endpoint: Endpoint,
         expected_words: int | None,
         report: Callable[[Exchange], object],
         again: Callable[[], bool],
     ) -> None:
         self.lost = asyncio.get_running_loop().create_future()
         self.exchange: Exchange | None = None
-        self._dialect = dialect
-        self._request = dialect.request()
+        self._endpoint = endpoint
+        self._request = endpoint.request()
         self._expected_words = expected_words
         self._report = report
         self._again = again
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._ask()
+        self._send()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         self._read = bytearray()
         self._length: int | None = None  # of head and body; None: not known, or chunked
         self._status = b""
@@ -55,11 +55,11 @@ class Caller(asyncio.Protocol):
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:  # more than was asked for
+        if self.exchange is None:  # a response without a request
             self.transport.abort()
             return
         self._read += data
-        if self._dialect.chunk and (count := len(self._dialect.chunk.findall(data))):
+        if self._endpoint.chunk and (count := len(self._endpoint.chunk.findall(data))):
             self.exchange.chunks.append((perf_counter(), count))
         if not self._status and not self._read_head():
             return
@@ -86,7 +86,7 @@ class Caller(asyncio.Protocol):
         exchange.ended = perf_counter()
         exchange.failure = self._failure(exchange, chunked)
         if self._again():
-            self._ask()
+            self._send()
         else:
             self.transport.close()
 
@@ -94,9 +94,9 @@ class Caller(asyncio.Protocol):
         if self._status != b"200":
             return self._status.decode()
         body = bytes(self._read[self._head :])
-        if self._dialect.sign not in body:
+        if self._endpoint.marker not in body:
             return "incomplete"
-        if self._dialect.chunk:
+        if self._endpoint.chunk:
             try:
                 got = words(unchunked(body) if chunked else body)
             except (LookupError, ValueError):
