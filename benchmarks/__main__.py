@@ -40,7 +40,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--clients", type=numbers, default="200,500")
     parser.add_argument("--delay", type=float, default=0.5, help="seconds that the upstream takes")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--styles", type=names(STYLES), default=",".join(STYLES))
     parser.add_argument("--litellm", default=LITELLM, help="what pip installs as LiteLLM")

@@ -103,7 +103,7 @@ def chat(options: Options) -> Iterator[Case]:
                     # The last term: until each client has been served once by few threads.
                     spread=2 * options.delay + 2 * options.size + clients / 100,
                     seconds=options.seconds,
-                    patience=2 * options.seconds,
+                    patience=options.seconds,
                 ),
                 probe=True,
             )
@@ -167,7 +167,7 @@ def pace(options: Options) -> Iterator[Case]:
 
 def held(options: Options) -> Iterator[Case]:
     """The largest number of streams at a model's pace of which none stalls."""
-    upstream = Behaviour(words=options.sized(200), chunk_delay=CHUNK_DELAY)
+    upstream = Behaviour(words=options.sized(150), chunk_delay=CHUNK_DELAY)
     longest = options.size + upstream.words * CHUNK_DELAY + 3 * STALL
     for app in options.compared:
         case = _paced(app, options.sized(40), upstream, seconds=longest, spread=options.size)
