@@ -45,14 +45,17 @@ def baked(template: Path, tmp_path: Path) -> Bake:
 
 @pytest.fixture(scope="session")
 def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment with what all projects need, which `async` projects do.
+    """The commands of an environment with what the projects of all styles need.
 
     Installed by plain pip from a project's own pyproject.toml, as its Makefile does without uv.
     """
-    project = bake(template, tmp_path_factory.mktemp("venv"), handler_style="async")
-    run(sys.executable, "-m", "venv", ".venv", cwd=project).check_returncode()
-    commands = project / ".venv" / "bin"
+    folder = tmp_path_factory.mktemp("venv")
+    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
+    commands = folder / ".venv" / "bin"
     pip = (commands / "python", "-m", "pip", "install", "--quiet")
-    run(*pip, "--upgrade", "pip", cwd=project).check_returncode()
-    run(*pip, "--editable", ".", "--group", "dev", cwd=project).check_returncode()
+    run(*pip, "--upgrade", "pip", cwd=folder).check_returncode()
+    for style in ("to_thread", "async"):  # with the sync client, and with the async one
+        (folder / style).mkdir()
+        project = bake(template, folder / style, handler_style=style)
+        run(*pip, "--editable", ".", "--group", "dev", cwd=project).check_returncode()
     return commands
