@@ -70,7 +70,8 @@ def test_a_verdict_on_the_model_needs_no_chat(
     offline.script(on(MODEL, answer))
     verdict = try_key(offline)
     assert verdict.status == expected
-    assert seen.replace("URL", offline.url + "/models/gpt-test") in verdict.sentence
+    seen = seen.replace("URL", offline.url + "/models/gpt-test")
+    assert seen.lower() in verdict.sentence.lower()  # one HTTP client says RemoteDisconnected
     assert f"GET {offline.url}/models/gpt-test" in verdict.sentence
     assert KEY not in verdict.sentence
     assert {request.path for request in offline.received} == {MODEL}
@@ -186,7 +187,7 @@ def test_the_dry_call_tells_the_state_of_the_key(
     verdict = try_key(offline)
     assert verdict.status == expected
     assert f"POST {offline.url}/chat/completions" in verdict.sentence
-    assert seen in verdict.sentence
+    assert seen.lower() in verdict.sentence.lower()
     assert "secret" not in verdict.sentence
     assert KEY not in verdict.sentence
     assert ("/v1?" in verdict.sentence) is (expected == WRONG)
