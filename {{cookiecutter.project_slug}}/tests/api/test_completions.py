@@ -285,6 +285,13 @@ def test_usage_has_the_details_that_can_be_read(
     assert streamed_answer(chunk(usage=usage))[1]["usage"] == OUR_USAGE | read
 
 
+def test_a_chunk_whose_text_cannot_be_read_ends_no_reply() -> None:
+    """Not even if it has a finish_reason: text may be missing."""
+    unreadable = chunk({"secret": "plan"}, {"finish_reason": "stop"})
+    with pytest.raises(errors.BrokenReply):
+        streamed_answer(chunk(), unreadable)
+
+
 def test_what_follows_done_is_ignored() -> None:
     assert streamed_answer(chunk(), end="data: [DONE]\n\ndata: {\n\n")[0] == "Hello."
 
