@@ -13,8 +13,9 @@ from .app import STARTUP_FAILURE
 from .server.logging import configure_logging
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
-from .upstream import key_check
 from .upstream.connections import load_usable_settings
+from .upstream.key_check import try_key_at_start
+from .upstream.key_verdict import KeyStatus
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ def main() -> None:
         listener = listen(settings.host, settings.port)
         configure_logging(settings)
         # Before any worker starts: so a rejected key ends the process, with status 78.
-        verdict = key_check.try_key_at_start(settings)
+        verdict = try_key_at_start(settings)
     except SettingsError as error:
         refuse(str(error))
-    if verdict.status is key_check.KeyStatus.REJECTED:
+    if verdict.status is KeyStatus.REJECTED:
         refuse(verdict.sentence)
     config = uvicorn.Config(
         f"{__package__}.app:create_app",

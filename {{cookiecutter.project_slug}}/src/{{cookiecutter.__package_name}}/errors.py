@@ -79,10 +79,12 @@ class InternalError(ServiceError):
 
 class UpstreamError(ServiceError):
     status, type, title = 502, "upstream-error", "OpenAI failed to answer"
+    is_retryable: bool = False
+    """Whether another attempt may succeed."""
 
 
 class BrokenReply(UpstreamError):
-    pass
+    is_retryable = True
 
 
 class UpstreamRejectedInput(UpstreamError):
@@ -111,6 +113,7 @@ class UpstreamModelUnavailable(UpstreamError):
 
 class UpstreamRateLimited(UpstreamError):
     status, type, title = 503, "upstream-rate-limited", "OpenAI's rate limit is reached"
+    is_retryable = True
 
 
 class UpstreamQuotaExhausted(UpstreamError):
@@ -119,10 +122,12 @@ class UpstreamQuotaExhausted(UpstreamError):
 
 class UpstreamUnreachable(UpstreamError):
     type, title = "upstream-unreachable", "The connection to OpenAI failed"
+    is_retryable = True
 
 
 class UpstreamTimeout(UpstreamError):
     status, type, title = 504, "upstream-timeout", "OpenAI took too long"
+    is_retryable = True
 
 
 def describe(error: BaseException, default: str = "") -> str:

@@ -147,6 +147,7 @@ CLIENTS_FAULT: list[tuple[int, Any]] = [
         },
     ),
     (400, {"error": "Invalid content type: this model does not take images."}),
+    (400, {"error": "The image's white balance cannot be read."}),
     (413, "<html>"),
     (422, {"detail": [{"loc": ["body", "messages"], "msg": "Too many."}]}),
 ]

@@ -1,6 +1,9 @@
 """What a new endpoint takes: attempts, deadline and problems come with `call`."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +12,8 @@ from openai.pagination import AsyncCursorPage
 from pydantic import BaseModel
 
 from ..conftest import (
+    KEY,
+    PACKAGE,
     Service,
     app,
     ask_without_reading,
@@ -214,3 +219,57 @@ def test_further_pages_can_be_read_after_the_call(service: Service, offline: Off
         assert service.client.get("/v1/files").json() == ["one", "two"]
         assert service.chat().is_success
     assert offline.connections <= before
+
+
+SCRIPT = f"""
+import asyncio
+import sys
+from contextlib import aclosing
+
+for name in ("fastapi", "starlette", "uvicorn"):
+    sys.modules[name] = None  # importing it fails
+
+from {PACKAGE}.settings import load_settings
+from {PACKAGE}.upstream.openai_service import OpenAIService
+
+
+async def main():
+    settings = load_settings()
+    model = settings.openai_model
+    async with OpenAIService.open(settings) as service:
+        models = await service.call(lambda client: client.models.list())
+        events = await service.stream(
+            lambda client: client.responses.create(model=model, input="Hello", stream=True)
+        )
+        async with aclosing(events):
+            types = [event.type async for event in events]
+    print(len(models.data), types[0], types[-1])
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_script_needs_no_web_framework(offline: OfflineOpenAI) -> None:
+    """It gets the retries too."""
+    offline.script(
+        Scripted(path="/v1/models", status=500), Scripted(path="/v1/responses", status=500)
+    )
+    environment = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": offline.url,
+        "OPENAI_MODEL": "gpt-test",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "1 response.created response.completed\n"
+    assert [request.path for request in offline.received] == [
+        *["/v1/models"] * 2,
+        *["/v1/responses"] * 2,
+    ]

@@ -1,6 +1,9 @@
 """What a new endpoint takes: attempts, deadline and problems come with `call`."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +11,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ..conftest import (
+    KEY,
+    PACKAGE,
     Service,
     app,
     ask_without_reading,
@@ -227,3 +232,58 @@ def test_calls_outside_of_a_request_queue_and_retry_too(offline: OfflineOpenAI) 
 
     assert asyncio.run(count()) == [1, 1, 1]
     assert len(offline.received) == 4
+
+
+SCRIPT = f"""
+import asyncio
+import sys
+from contextlib import aclosing
+
+for name in ("fastapi", "starlette", "uvicorn"):
+    sys.modules[name] = None  # importing it fails
+
+from {PACKAGE}.settings import load_settings
+from {PACKAGE}.upstream.openai_service import OpenAIService
+
+
+async def main():
+    settings = load_settings()
+    model = settings.openai_model
+    async with OpenAIService.open(settings) as service:
+        models = await asyncio.to_thread(service.call, lambda client: client.models.list())
+        events = await asyncio.to_thread(
+            service.stream,
+            lambda client: client.responses.create(model=model, input="Hello", stream=True),
+        )
+        async with aclosing(events):
+            types = [event.type async for event in events]
+    print(len(models.data), types[0], types[-1])
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_script_needs_no_web_framework(offline: OfflineOpenAI) -> None:
+    """It gets the retries too. `call` and `stream` run in threads, as in `def` handlers."""
+    offline.script(
+        Scripted(path="/v1/models", status=500), Scripted(path="/v1/responses", status=500)
+    )
+    environment = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": offline.url,
+        "OPENAI_MODEL": "gpt-test",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "1 response.created response.completed\n"
+    assert [request.path for request in offline.received] == [
+        *["/v1/models"] * 2,
+        *["/v1/responses"] * 2,
+    ]

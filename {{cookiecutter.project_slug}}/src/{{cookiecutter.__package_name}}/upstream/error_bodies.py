@@ -56,17 +56,14 @@ def error_in(
         return None
     if error is None:
         return None
-    names = [str(error.get(name)) for name in ("code", "status", "status_code", "type")]
-    status = next(
-        (int(name) for name in names if re.fullmatch("[45][0-9]{2}", name)),
-        next((STATUS_BY_TYPE[name] for name in names if name in STATUS_BY_TYPE), 500),
-    )
     headers = response.headers.copy()
     headers.pop("content-encoding", None)  # `data` is decoded already
     return openai.APIStatusError(
         f"status {response.status_code}, but {error.get('message') or error.get('error')}",
-        response=httpx2.Response(status, headers=headers, content=data, request=response.request),
-        body={"code": error.get("error")} | error,  # a mere text may be a code
+        response=httpx2.Response(
+            named_status(error), headers=headers, content=data, request=response.request
+        ),
+        body=error,
     )
 
 
@@ -89,6 +86,27 @@ def set_status(response: httpx2.Response) -> None:
     if error := error_in(response.content, response, json.loads):
         response.extensions["http_status"] = response.status_code
         response.status_code = error.status_code
+
+
+def named_status(body: object) -> int:
+    """The HTTP status that an error names by any of its fields; 500 if it names none."""
+    error = _fields(body)
+    names = [str(error.get(name)) for name in ("code", "status", "status_code", "type")]
+    return next(
+        (int(name) for name in names if re.fullmatch("[45][0-9]{2}", name)),
+        next((STATUS_BY_TYPE[name] for name in names if name in STATUS_BY_TYPE), 500),
+    )
+
+
+def named_codes(body: object) -> list[str]:
+    """Its code and its type; a mere text may be a code."""
+    error = _fields(body)
+    return [str(error.get(name)) for name in ("code", "type", "error")]
+
+
+def _fields(body: object) -> dict[str, Any]:
+    error = find_error(body) or body
+    return error if isinstance(error, dict) else {"code": error}
 
 
 def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON

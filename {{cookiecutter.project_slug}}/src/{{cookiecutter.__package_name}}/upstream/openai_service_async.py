@@ -64,13 +64,14 @@ class OpenAIService:
         """Make the call and keep its slot, unless it fails."""
 
         async def attempt() -> T:
-            return await send(self._client)
+            with translated():
+                return await send(self._client)
 
         deadline = Deadline(self.settings.deadline_seconds)
         if ticket := self._limiter.enter():
             await self._limiter.wait(ticket, deadline)
         try:
-            with deadline.enforced(), translated():
+            with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):
                     return await AsyncRetrying(**policy(self.settings, deadline))(attempt)
         except BaseException:

@@ -8,7 +8,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
@@ -96,61 +96,49 @@ class OpenAIService:
         counts. The stream keeps its slot until it is closed.
         """
 
-        def attempt(call: Call) -> Stream[T]:
+        def open_stream(call: Call) -> Stream[T]:
             stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
             stream.first_event.result()
             return stream
 
-        return self._begin(attempt)
+        return self._begin(open_stream)
 
-    def _begin(self, attempt: Callable[[Call], T]) -> T:
+    def _begin(self, send: Callable[[Call], T]) -> T:
         """Make the call and keep its slot, unless it fails."""
 
-        def attempt_unless_cancelled(call: Call) -> T:
-            _stop_if_cancelled()
-            return attempt(call)
+        def attempt(call: Call) -> T:
+            self._stop_if_cancelled()
+            try:
+                with translated():
+                    return send(call)
+            except Exception:
+                self._stop_if_cancelled()  # which is then why it failed
+                raise
 
         deadline = Deadline(self.settings.deadline_seconds)
         if ticket := self._limiter.enter():
             _wait(lambda: self._limiter.wait(ticket, deadline))
         try:
-            with (
-                deadline.enforced(),
-                translated(),
-                self._transport.calling(deadline, self._is_cancelled) as call,
-            ):
-                try:
-                    return Retrying(
-                        sleep=lambda seconds: _wait(lambda: anyio.sleep(seconds)),
-                        **policy(self.settings, deadline),
-                    )(attempt_unless_cancelled, call)
-                except Exception:
-                    _stop_if_cancelled()  # the log then has nothing to say about the failure
-                    raise
+            with deadline.enforced(), self._transport.calling(deadline, self._is_cancelled) as call:
+                return Retrying(
+                    sleep=lambda seconds: _wait(lambda: anyio.sleep(seconds)),
+                    **policy(self.settings, deadline),
+                )(attempt, call)
         except BaseException:
             self._limiter.release()
             raise
 
-
-def _stop_if_cancelled() -> None:
-    with suppress(NoEventLoopError):  # outside of a request
-        from_thread.check_cancelled()
+    def _stop_if_cancelled(self) -> None:
+        if self._is_cancelled():
+            raise asyncio.CancelledError
 
 
 def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Wait on the event loop, where a client disconnect or the end of the loop ends the wait."""
-
-    async def is_over() -> bool:
-        try:
-            await wait()
-        except asyncio.CancelledError:
-            return False  # raised here, it would be logged as an unhandled exception
-        return True
-
     try:
-        if not from_thread.run(is_over):
-            from_thread.check_cancelled()
-            raise concurrent.futures.CancelledError
+        from_thread.run(wait)
+    except concurrent.futures.CancelledError:
+        raise asyncio.CancelledError from None  # the other one would count as a failure
     except NoEventLoopError:  # outside of a request
         asyncio.run(wait())

@@ -72,10 +72,10 @@ class OpenAIService:
             UpstreamError: OpenAI's failure at the last attempt.
         """
 
-        async def attempt(_call: Call) -> T:
+        async def send_in_thread(_call: Call) -> T:
             return await asyncio.to_thread(send, self._client)
 
-        result = await self._begin(attempt)
+        result = await self._begin(send_in_thread)
         self._limiter.release()
         return result
 
@@ -86,7 +86,7 @@ class OpenAIService:
         counts. The stream keeps its slot until it is closed.
         """
 
-        async def attempt(call: Call) -> Stream[T]:
+        async def open_stream(call: Call) -> Stream[T]:
             stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
             try:
@@ -96,15 +96,20 @@ class OpenAIService:
                 raise
             return stream
 
-        return await self._begin(attempt)
+        return await self._begin(open_stream)
 
-    async def _begin(self, attempt: Callable[[Call], Awaitable[T]]) -> T:
+    async def _begin(self, send: Callable[[Call], Awaitable[T]]) -> T:
         """Make the call and keep its slot, unless it fails."""
+
+        async def attempt(call: Call) -> T:
+            with translated():
+                return await send(call)
+
         deadline = Deadline(self.settings.deadline_seconds)
         if ticket := self._limiter.enter():
             await self._limiter.wait(ticket, deadline)
         try:
-            with deadline.enforced(), translated():
+            with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):
                     with self._transport.calling(deadline) as call:
                         return await AsyncRetrying(**policy(self.settings, deadline))(attempt, call)

@@ -4,79 +4,52 @@ The SDK's own retries are off: two layers would multiply, to 4 x 3 attempts by d
 """
 
 import logging
-from http import HTTPStatus
 from typing import Any
 
-import openai
-from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
-from tenacity.stop import stop_base
+from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
 
-from .. import errors
-from ..errors import describe
+from ..errors import UpstreamError, describe
 from ..settings import Settings
 from .deadline import Deadline
-from .error_mapping import retry_after, translate
+from .retry_after import retry_after
 
 logger = logging.getLogger(__name__)
-
-RETRIED_ERRORS = (
-    errors.UpstreamUnreachable,
-    errors.UpstreamTimeout,
-    errors.UpstreamRateLimited,
-    errors.BrokenReply,
-)
 
 # Full jitter, in seconds: up to 0.5, 1, 2, 4, 8, 8 ...; the SDK's base and ceiling.
 # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 backoff = wait_random_exponential(multiplier=0.5, max=8)
 
 
-def is_retried(error: BaseException) -> bool:
-    """The SDK's rules (https://github.com/openai/openai-python#retries), but never for a quota."""
-    ours = translate(error)
-    if isinstance(ours, errors.UpstreamQuotaExhausted):
-        return False
-    if isinstance(error, openai.APIStatusError):
-        asked = error.response.headers.get("x-should-retry")
-        if asked in ("true", "false"):
-            return asked == "true"
-    if isinstance(error, openai.APIError) and type(ours) is errors.UpstreamError:
-        # An error inside a stream of the SDK has no status: it is treated as a 5xx.
-        status = getattr(error, "status_code", HTTPStatus.INTERNAL_SERVER_ERROR)
-        return status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return isinstance(ours, RETRIED_ERRORS)
-
-
-class stop_before_deadline(stop_base):  # noqa: N801 - named as tenacity names its own
-    """Give up rather than begin a wait that would outlast the deadline."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return retry_state.upcoming_sleep >= self.deadline.remaining()
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, UpstreamError) and error.is_retryable
 
 
 def policy(settings: Settings, deadline: Deadline) -> dict[str, Any]:
     """Arguments of tenacity's `Retrying` and `AsyncRetrying` for one call."""
 
-    def wait(state: RetryCallState) -> float:
-        asked = retry_after(_error(state))
-        return backoff(state) if asked is None else asked
+    def stop(state: RetryCallState) -> bool:
+        # A wait that would outlast the deadline is not begun.
+        is_last = state.attempt_number >= settings.max_attempts
+        return is_last or state.upcoming_sleep >= deadline.remaining()
 
     return {
-        "retry": retry_if_exception(is_retried),
-        "wait": wait,
-        "stop": stop_after_attempt(settings.max_attempts) | stop_before_deadline(deadline),
+        "retry": retry_if_exception(_is_retryable),
+        "wait": _wait,
+        "stop": stop,
         "before_sleep": _log,
         "reraise": True,
     }
 
 
-def _error(state: RetryCallState) -> BaseException:
+def _error(state: RetryCallState) -> UpstreamError:
     error = state.outcome.exception() if state.outcome else None
-    assert error is not None  # noqa: S101 - tenacity asks for a wait only after a failure
+    assert isinstance(error, UpstreamError)  # noqa: S101 - no other failure is retried
     return error
+
+
+def _wait(state: RetryCallState) -> float:
+    """As long as OpenAI asks, in any of its failures."""
+    return retry_after(_error(state).__cause__) or backoff(state)
 
 
 def _log(state: RetryCallState) -> None:
@@ -87,7 +60,7 @@ def _log(state: RetryCallState) -> None:
         describe(error),
         state.upcoming_sleep,
         extra={
-            "upstream_status": getattr(error, "status_code", None),
-            "upstream_request_id": getattr(error, "request_id", None),
+            "upstream_status": getattr(error.__cause__, "status_code", None),
+            "upstream_request_id": error.upstream_request_id,
         },
     )

@@ -40,7 +40,7 @@ class Call:
         self._is_cancelled = is_cancelled
         self._lock = threading.Lock()
         self._sockets: dict[object, socket.socket] = {}
-        self._is_aborted = False
+        self.is_aborted = False
 
     def is_over(self) -> bool:
         return self._is_cancelled() or self._deadline.has_passed()
@@ -49,7 +49,7 @@ class Call:
         """Shut the sockets down: what waits for them fails, and so does all that begins later."""
         self._deadline.expire()
         with self._lock:
-            self._is_aborted = True
+            self.is_aborted = True
             for sock in self._sockets.values():
                 # Of the plain socket, also under TLS: a thread may be inside of the TLS one.
                 with suppress(OSError):  # closed meanwhile
@@ -57,7 +57,7 @@ class Call:
 
     def check(self) -> None:
         """Raise ReadError if the call was aborted, or its deadline has passed."""
-        if self._is_aborted or self._deadline.has_passed():
+        if self.is_aborted or self._deadline.has_passed():
             raise httpx2.ReadError("The call was aborted.")
 
     def attach(self, connection: object, sock: socket.socket) -> None:

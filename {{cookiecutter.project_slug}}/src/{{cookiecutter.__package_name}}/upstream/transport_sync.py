@@ -139,7 +139,7 @@ class Transport(httpx2.BaseTransport):
 
         def release(is_complete: bool) -> None:
             call.detach(connection)  # before another call may take it
-            if not is_complete:
+            if not is_complete or call.is_aborted:
                 connection.close()
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
