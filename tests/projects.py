@@ -33,6 +33,7 @@ FILES = {
     "src/chat_service/api/schemas.py",
     "src/chat_service/api/streamed_reply.py",
     "src/chat_service/app.py",
+    "src/chat_service/environment.py",
     "src/chat_service/errors.py",
     "src/chat_service/py.typed",
     "src/chat_service/server/__init__.py",

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from tenacity import wait_none
 
-from {{ cookiecutter.__package_name }} import app, errors, settings
+from {{ cookiecutter.__package_name }} import app, environment, errors, settings
 from {{ cookiecutter.__package_name }}.api import dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
@@ -42,6 +42,7 @@ __all__ = [
     "deadline",
     "dependencies",
     "disconnect",
+    "environment",
     "errors",
     "key_check",
     "openai_service",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import KEY, Service, app, make_settings, serving, settings
+from .conftest import KEY, Service, app, environment, make_settings, serving, settings
 from dev.offline_openai import OfflineOpenAI
 
 ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
@@ -15,7 +15,7 @@ ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
 def load(monkeypatch: pytest.MonkeyPatch, **env: str) -> settings.Settings:
     for name, value in (ENOUGH | env).items():
         monkeypatch.setenv(name, value)
-    return settings.load_settings()
+    return environment.load_settings()
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **env: str) -> str:
@@ -34,7 +34,7 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text(f"OPENAI_API_KEY={KEY}\nOPENAI_MODEL=gpt-file\nPORT=82\nOTHER=1\n")
     monkeypatch.setenv("PORT", "83")
-    loaded = settings.load_settings()
+    loaded = environment.load_settings()
     assert (loaded.openai_model, loaded.port) == ("gpt-file", 83)
 
 
@@ -78,7 +78,7 @@ def test_choices_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def missing() -> str:
     with pytest.raises(settings.SettingsError) as caught:
-        settings.load_settings()
+        environment.load_settings()
     return str(caught.value)
 
 
@@ -270,7 +270,7 @@ def test_a_misspelled_name_is_warned_about_and_no_other(monkeypatch: pytest.Monk
     monkeypatch.setenv("MAX_CONCURENCY", "hunter2")
     Path(".env").write_text("MAX_QUEU=hunter2\nPORTS=1\nANYTHING=2\n")
     expected = MISSPELLED | {"MAX_QUEU": "MAX_QUEUE"}
-    assert sorted(settings.misspelled_names()) == sorted(
+    assert sorted(environment.misspelled_names()) == sorted(
         f"{name.upper()} is not a setting: is {setting} meant?"
         for name, setting in expected.items()
     )
@@ -294,7 +294,7 @@ def test_a_dotenv_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_dotenv_file_in_another_encoding_is_refused() -> None:
     Path(".env").write_text(f"OPENAI_API_KEY={KEY}", encoding="utf-16")
     with pytest.raises(settings.SettingsError, match="UTF-8"):
-        settings.load_settings()
+        environment.load_settings()
 
 
 def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .api import chat
 from .api.schemas import EVENTS
+from .environment import misspelled_names
 from .server import health
 from .server.body_limit import BodyLimit
 from .server.disconnect import CancelOnDisconnect
@@ -25,7 +26,7 @@ from .server.redaction import redact_in_logs
 from .server.request_id import RequestIdMiddleware
 from .server.shutdown import GracefulShutdown, RunningRequests
 from .server.unhandled import UnhandledExceptionMiddleware
-from .settings import Settings, SettingsError, misspelled_names
+from .settings import Settings, SettingsError
 from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
 from .upstream.openai_service import OpenAIService

@@ -5,7 +5,8 @@ import urllib.request
 
 import httpx2
 
-from ..settings import Settings, SettingsError, http_url, load_settings
+from ..environment import load_settings
+from ..settings import Settings, SettingsError, http_url
 
 # OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
 KEEPALIVE_SECONDS = 60.0
