@@ -46,6 +46,7 @@ FILES = {
     "src/chat_service/server/problems.py",
     "src/chat_service/server/redaction.py",
     "src/chat_service/server/request_id.py",
+    "src/chat_service/server/root_path.py",
     "src/chat_service/server/shutdown.py",
     "src/chat_service/server/unhandled.py",
     "src/chat_service/settings.py",

@@ -221,15 +221,18 @@ uvicorn.run(app, port=0, log_config=None)
 
 # Python imports this in each process that it starts, those of the workers included.
 SITECUSTOMIZE = """
-import atexit, os, pathlib
-ended = pathlib.Path(os.environ["ENDED"])
-atexit.register(lambda: (ended / str(os.getpid())).touch())
+import atexit, gc, os, pathlib
+
+@atexit.register
+def note():
+    ended = pathlib.Path(os.environ["ENDED"], str(os.getpid()))
+    ended.write_text(f"{gc.get_freeze_count()} {gc.get_threshold()[0]}")
 """
 
 
 @contextmanager
 def ended_processes() -> Iterator[tuple[dict[str, str], Path]]:
-    """The environment in which atexit handlers leave a file each, named by the process id."""
+    """The environment in which atexit handlers write a file each, named by the process id."""
     with TemporaryDirectory() as site, TemporaryDirectory() as ended:
         Path(site, "sitecustomize.py").write_text(SITECUSTOMIZE)
         path = os.pathsep.join([site, os.environ.get("PYTHONPATH", "")])
@@ -261,6 +264,10 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
         assert len(servers) == int(workers)
         for pid in [str(service.popen.pid), *servers]:
             assert (ended / pid).exists(), "the atexit handlers have not run"
+        for pid in servers:
+            frozen, threshold = map(int, (ended / pid).read_text().split())
+            assert frozen > 10_000
+            assert threshold == 20_000
 
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:

@@ -1,5 +1,6 @@
-"""`python -m` this package: the service, with its settings applied."""
+"""`python -m` this package: configures the process and runs the service in it, or in workers."""
 
+import gc
 import logging
 import signal
 import socket
@@ -7,9 +8,10 @@ import sys
 from typing import NoReturn
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from .app import STARTUP_FAILURE
+from .app import STARTUP_FAILURE, create_app
 from .server.logging import configure_logging
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
@@ -19,11 +21,11 @@ from .upstream.key_verdict import KeyStatus
 
 logger = logging.getLogger(__name__)
 
-EX_CONFIG = 78  # sysexits.h; Windows lacks `os.EX_CONFIG`
+EX_CONFIG = 78  # sysexits.h; Windows has no `os.EX_CONFIG`
 
 
 def main() -> None:
-    # Until uvicorn handles them, and once it has stopped.
+    # In effect while uvicorn's own handlers are not: before it starts and after it has stopped.
     for number in SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
@@ -37,13 +39,14 @@ def main() -> None:
     if verdict.status is KeyStatus.REJECTED:
         refuse(verdict.sentence)
     config = uvicorn.Config(
-        f"{__package__}.app:create_app",
+        # By its name, for multiprocessing does not import a package's `__main__` in the workers.
+        f"{__package__}.__main__:{create_app_and_tune_gc.__name__}",
         factory=True,
-        # uvloop takes one new connection a turn: under load, some wait for seconds to be let in.
+        # uvloop accepts one connection per iteration: under load, new ones wait for seconds.
         loop="asyncio",
         workers=settings.workers,
         timeout_graceful_shutdown=CLOSING_SECONDS,
-        log_config=None,  # it is configured, and `create_app` does so in each worker
+        log_config=None,
         access_log=False,
         server_header=False,
     )
@@ -62,32 +65,40 @@ def main() -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
+def create_app_and_tune_gc() -> FastAPI:
+    """uvicorn calls this in each process: the garbage collector is to run less, on fewer objects.
+
+    Under hundreds of concurrent calls, it took a fifth of the CPU. A higher threshold would keep
+    aborted TLS connections, which are large and in reference cycles, for too long.
+    """
+    app = create_app()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
+    return app
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """Bound here, for uvicorn would exit with another status and without naming the setting.
+    """Open the listening socket.
+
+    Not left to uvicorn, which would exit with another status and without naming the settings.
 
     Raises:
         SettingsError: HOST or PORT cannot be used.
     """
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError):
-        raise SettingsError(
-            f"HOST is {host!r} (conda and some shells set it), which is no address: set it to"
-            " 127.0.0.1, or to 0.0.0.0 to listen on every network."
-        ) from None
-    family, _, _, _, address = min(found)  # IPv4 before IPv6, where a name has both
+    host = host.strip("[]")
+    is_ipv6 = ":" in host
     try:
         listener = socket.create_server(
-            address,
-            family=family,
-            dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+            (host, port),
+            family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+            dualstack_ipv6=is_ipv6 and socket.has_dualstack_ipv6(),
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise SettingsError(
-            f"HOST and PORT cannot be used: {error.strerror}: set HOST to an address of this"
-            " machine, such as 127.0.0.1, and PORT to a free port above 1023."
+            f"HOST={host!r} and PORT={port} cannot be listened on ({error}): set HOST to an address"
+            " of this machine, such as 127.0.0.1, or 0.0.0.0 for every network (conda and some"
+            " shells set HOST to something else), and PORT to a free port above 1023."
         ) from None
     # Accepted connections inherit it. asyncio sets it only on sockets that it made itself; without
     # it, a response sent in two parts waits 40 ms for the client's delayed ACK.

@@ -1,7 +1,6 @@
-"""Puts the service together."""
+"""Puts the service together: settings, lifespan, middleware, routers."""
 
 import asyncio
-import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +9,6 @@ from importlib.metadata import metadata
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .api import router
 from .api.schemas import EVENTS
@@ -24,6 +22,7 @@ from .server.openapi import DocumentedFastAPI
 from .server.problems import OTHER_PROBLEMS, add_exception_handlers
 from .server.redaction import redact_in_logs
 from .server.request_id import RequestIdMiddleware
+from .server.root_path import RootPath
 from .server.shutdown import GracefulShutdown, RunningRequests
 from .server.unhandled import UnhandledExceptionMiddleware
 from .settings import Settings, SettingsError
@@ -31,70 +30,36 @@ from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
 from .upstream.openai_service import OpenAIService
 
-# uvicorn and gunicorn stop at this status: after another, they start the worker again and again.
+# uvicorn and gunicorn stop when a worker exits with this status; after others, they restart it.
 STARTUP_FAILURE = 3
 
 logger = logging.getLogger(__name__)
 
 
 class State(TypedDict):
-    """What a handler finds in `request.state`."""
+    """The attributes of `request.state`."""
 
     shutdown: GracefulShutdown
     openai_service: OpenAIService
     checks: dict[str, Check]
 
 
-def _set_root_path(app: ASGIApp, root_path: str) -> ASGIApp:
-    """Middleware for a reverse proxy that serves this service under a prefix.
-
-    The proxy may remove the prefix from the path or pass it on. If it removes it, the prefix must
-    not begin as the path of an endpoint does, such as `/v1`.
-    FastAPI's own parameter is deprecated in favor of the launcher's, which not all launchers have.
-    """
-
-    async def with_root_path(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            if not f"{path}/".startswith(f"{root_path}/"):
-                path = root_path + path  # ASGI: the path includes the root path
-            scope = {**scope, "root_path": root_path, "path": path}
-        await app(scope, receive, send)
-
-    return with_root_path
-
-
-def _settle_garbage_collection() -> None:
-    """Freeze long-lived objects and collect less often.
-
-    At hundreds of concurrent calls, collection took a fifth of the CPU. A higher threshold would
-    keep aborted TLS connections, which are large and in cycles, for too long.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000)
-
-
-def _settings_or_exit() -> Settings:
-    try:
-        # Checks proxy and certificates too: an error in the lifespan would print a traceback.
-        return load_usable_settings()
-    except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(STARTUP_FAILURE)
-
-
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application.
 
-    Without `settings`, as servers call it, they are read from the environment, and logging is
-    configured as they say. If one of them is missing or wrong, that is one sentence on stderr.
+    Servers call it without `settings`: it then reads them from the environment, and configures
+    logging.
 
     Raises:
-        SystemExit: one or more are missing or wrong.
+        SystemExit: a setting is missing or wrong. One sentence on stderr says which.
     """
     if settings is None:
-        settings = _settings_or_exit()
+        try:
+            # With proxy and certificates: in the lifespan, a wrong one would print a traceback.
+            settings = load_usable_settings()
+        except SettingsError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(STARTUP_FAILURE)
         configure_logging(settings)
         for sentence in misspelled_names():
             logger.warning(sentence)
@@ -108,7 +73,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             async with OpenAIService.open(settings) as openai_service:
                 checking = asyncio.create_task(key_check.run())
                 try:
-                    _settle_garbage_collection()
                     yield {
                         "shutdown": shutdown,
                         "openai_service": openai_service,
@@ -121,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     readme = about.get_all("Description", [""])[0].splitlines()
     app = DocumentedFastAPI(
         models=EVENTS,
-        # The heading of README.md, which has the project's name as people write it.
+        # The heading of README.md: the project's name as its authors write it.
         title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],
         version=about["Version"],
@@ -130,9 +94,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         responses=OTHER_PROBLEMS,
     )
-    # The last one added is the outermost.
+    # From the innermost to the outermost.
     if settings.root_path:
-        app.add_middleware(_set_root_path, root_path=settings.root_path)
+        app.add_middleware(RootPath, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(UnhandledExceptionMiddleware)

@@ -1,4 +1,4 @@
-"""What can go wrong. `server.problems` turns each error into its response.
+"""The exceptions for which the service has a response. `server.problems` makes it.
 
 ServiceError
 ├── InvalidRequest                 422
@@ -8,8 +8,8 @@ ServiceError
 ├── ShuttingDown                   503
 ├── DeadlineExceeded               504
 ├── InternalError                  500
-└── UpstreamError                  502  OpenAI failed
-    ├── BrokenReply                502  it sent something that is no answer
+└── UpstreamError                  502  a call of OpenAI failed
+    ├── BrokenReply                502  the reply could not be read
     ├── UpstreamRejectedInput      400
     │   ├── ContextLengthExceeded  400
     │   └── ContentFiltered        400
@@ -28,22 +28,22 @@ from pydantic import ValidationError
 
 LONGEST_DESCRIPTION = 500  # characters
 
-# In a URL, say of a proxy: the part that may hold a password.
+# The part of a URL, such as a proxy's, that may hold a password.
 _USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 
 
 class ServiceError(Exception):
-    """A failure that has a problem of its own. The exception's text is for the log only."""
+    """The class attributes go into the response. The exception's text goes to the log only."""
 
     status: ClassVar[int]
     type: ClassVar[str]
     title: ClassVar[str]
     detail: str | None = None
-    """What the client can do."""
+    """What the client can do about it."""
     retry_after: float | None = None
     """Seconds after which the client may try again."""
     upstream_request_id: str | None = None
-    """What OpenAI's support asks for."""
+    """OpenAI's id of the failed request, for its support."""
 
 
 class InvalidRequest(ServiceError):
@@ -66,7 +66,7 @@ class Overloaded(ServiceError):
 
 class ShuttingDown(ServiceError):
     status, type, title = 503, "shutting-down", "This service is being stopped"
-    retry_after = 1.0  # by then, another process answers
+    retry_after = 1.0  # by then, a load balancer sends the request to another process
 
 
 class DeadlineExceeded(ServiceError):
@@ -88,11 +88,8 @@ class BrokenReply(UpstreamError):
 
 
 class UpstreamRejectedInput(UpstreamError):
-    status, type, title = (
-        400,
-        "upstream-rejected-input",
-        "OpenAI refused the messages or parameters",
-    )
+    status, type = 400, "upstream-rejected-input"
+    title = "OpenAI refused the messages or parameters"
 
 
 class ContextLengthExceeded(UpstreamRejectedInput):
@@ -133,37 +130,37 @@ class UpstreamTimeout(UpstreamError):
 def describe(error: BaseException, default: str = "") -> str:
     """One line for the log: type and text of the innermost cause, without credentials in URLs.
 
-    `default` stands for a text that is empty.
+    `default` replaces an empty text.
     """
     cause = _innermost(error)
     text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or default
     text = " ".join(_USERINFO.sub("", text).split())
-    if len(text) > LONGEST_DESCRIPTION:  # cut between words: part of a key would not be redacted
+    if len(text) > LONGEST_DESCRIPTION:  # cut between words: a part of a key would not be redacted
         text = text[:LONGEST_DESCRIPTION].rpartition(" ")[0]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
 def _fields(error: ValidationError) -> str:
-    """What is wrong where. The error's own text quotes its input: the conversation."""
+    """Fields and error types, without the error's own text, which quotes the conversation."""
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
     fields = (f"{'.'.join(map(str, e['loc'])) or 'the whole'} ({e['type']})" for e in wrong)
     return f"{error.title}: {', '.join(fields)}"
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Follow the exception chain to the error that says most.
+    """Follow the exception chain to the most specific error.
 
-    Explicit causes count, and errors of the operating system (sockets, names, TLS) even where a
-    library has hidden them by `raise ... from None`. A bare TimeoutError says less than the
-    ConnectTimeout or ReadTimeout made of it.
+    It follows explicit causes, and errors of the operating system (sockets, names, TLS) even if a
+    library has suppressed them by `raise ... from None`. A bare TimeoutError is skipped: the
+    ConnectTimeout or ReadTimeout that was raised for it says more.
     """
     found, current = error, error
     while deeper := current.__cause__ or current.__context__:
         is_explicit = deeper is current.__cause__
         if isinstance(deeper, BaseExceptionGroup):
-            deeper = deeper.exceptions[0]  # one for each address of a host
+            deeper = deeper.exceptions[0]  # one for each address of the host
         if not isinstance(deeper, Exception):
-            break  # a cancellation, by which timeouts are made
+            break  # a CancelledError, by which timeouts are implemented
         if type(deeper) is not TimeoutError and (is_explicit or isinstance(deeper, OSError)):
             found = deeper
         current = deeper

@@ -115,21 +115,21 @@ class Settings(BaseSettings):
 
     max_attempts: PositiveInt = 4
     attempt_timeout_seconds: Seconds | None = None
-    """How long OpenAI may stay silent in one attempt, and between two chunks of a stream.
+    """How long OpenAI may send nothing in one attempt, or between two chunks of a stream.
 
-    Unset, it is `deadline_seconds`: an attempt then has all the time that the deadline leaves, and
-    no reply is asked for, and paid, a second time while the first is still being generated.
+    By default all the time that the deadline leaves. With less, a slow reply is requested, and
+    paid for, a second time while OpenAI still generates the first one.
     """
     deadline_seconds: Seconds = 60
-    """How long all attempts and waits of one call may take; a stream's until its first chunk."""
+    """How long a call may take, with all attempts and waits; a stream, until its first chunk."""
     stream_usage: bool = True
-    """Whether streams ask for their usage; some servers refuse `stream_options`."""
+    """Whether to request the usage of streams: some servers refuse `stream_options`."""
     max_tokens_parameter: Annotated[
         Literal["max_completion_tokens", "max_tokens"], BeforeValidator(str.lower)
     ] = "max_completion_tokens"
-    """What `max_output_tokens` is called; older servers know `max_tokens` only."""
+    """The name under which `max_output_tokens` is sent. Older servers know only `max_tokens`."""
 
-    # More threads or connections than this a process cannot have.
+    # The upper bound is about what a process can have of threads and connections.
     max_concurrency: int = Field(default=200, gt=0, le=10_000)
     """OpenAI calls in flight, in each worker: 400 calls a second if each takes 0.5 s."""
     max_queue: int = Field(default=200, ge=0, le=10_000)
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     """The prefix of the URL under which a reverse proxy serves this service, such as `/chat`."""
     workers: int = Field(default=1, gt=0, le=1_000)
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
-    """How long running requests may take to finish once the service is told to stop."""
+    """How long in-flight requests may take to finish after the signal to stop."""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"

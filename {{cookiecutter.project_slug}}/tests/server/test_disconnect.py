@@ -17,6 +17,7 @@ from ..conftest import (
     app,
     ask_without_reading,
     disconnect,
+    events,
     key_check,
     make_settings,
     serving,
@@ -149,6 +150,14 @@ def test_a_reader_who_does_not_read_at_all_is_given_up(
     with ask_without_reading(patient, "/v1/chat/stream"):
         wait_until(lambda: offline.received)
         wait_until(lambda: offline.received[0].left_at)
+
+
+def test_the_time_between_two_sends_does_not_count(
+    patient: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disconnect, "SEND_TIMEOUT_SECONDS", 0.2)
+    offline.script(Scripted(reply="one two", chunk_delay=0.4))
+    assert events(patient.stream())[-1][0] == "done"
 
 
 def test_who_sends_no_body_may_leave_as_well(offline: OfflineOpenAI) -> None:

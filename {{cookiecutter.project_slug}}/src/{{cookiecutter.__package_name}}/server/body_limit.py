@@ -1,23 +1,15 @@
-"""How large a request's body may be."""
-
-from http import HTTPStatus
+"""Limits the size of request bodies."""
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-
-class BodyLimitExceeded(HTTPException):
-    """An HTTPException, for FastAPI turns any other error in reading a body into a 400."""
-
-    def __init__(self) -> None:
-        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+from ..errors import BodyTooLarge
 
 
 class BodyLimit:
     """Refuses bodies of more than `max_bytes`, with or without a Content-Length.
 
-    FastAPI's own `max_body_size` would answer in plain text.
+    FastAPI's own `max_body_size` answers in plain text.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -33,11 +25,12 @@ class BodyLimit:
 
         async def limited_receive() -> Message:
             nonlocal received
-            if declared <= self._max_bytes:
-                message = await receive()
-                received += len(message.get("body", b""))
-            if max(declared, received) > self._max_bytes:
-                raise BodyLimitExceeded
+            if declared > self._max_bytes:
+                raise BodyTooLarge
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise BodyTooLarge
             return message
 
         await self.app(scope, limited_receive, send)

@@ -1,58 +1,55 @@
-"""Stops the work for a caller who has left: nobody would read, but all would pay."""
+"""Cancels the requests of clients that have disconnected, and with them their calls of OpenAI."""
 
 import asyncio
+import math
 
 import anyio
 import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# As nginx's `send_timeout`: who takes nothing for so long would hold a place for ever.
+# As nginx's `send_timeout`: a client that stops reading would keep its slot forever.
 SEND_TIMEOUT_SECONDS = 60.0
 
 
 class _Incoming:
-    """What a caller sends. Once that is whole, whether the caller leaves."""
+    """Passes on the request's body; from its end on, watches for the client disconnect."""
 
-    def __init__(self, receive: Receive, handling: anyio.CancelScope) -> None:
+    def __init__(self, receive: Receive, handling: anyio.CancelScope, *, has_body: bool) -> None:
         self._receive = receive
         self._handling = handling
-        self._unread: list[Message] = []
-        self._watcher: asyncio.Task[None] | None = None
-
-    async def read_ahead(self) -> None:
-        """To watch from the beginning, where nobody may ever look for a body."""
-        self._unread.append(await self._next())
+        self._empty_body: list[Message] = [] if has_body else [{"type": "http.request"}]
+        self._watcher = None if has_body else self._watch()
 
     async def receive(self) -> Message:
-        if self._unread:
-            return self._unread.pop()
+        if self._empty_body:
+            return self._empty_body.pop()
         if self._watcher:
-            return await asyncio.Future[Message]()  # the disconnect cancels this as well
-        return await self._next()
-
-    async def _next(self) -> Message:
+            return await asyncio.Future[Message]()  # until a disconnect cancels the request
         message = await self._receive()
         if not message.get("more_body"):
-            self._watcher = asyncio.create_task(_watch(self._receive, self._handling))
+            self._watcher = self._watch()
         return message
 
-    def end(self) -> None:
+    def _watch(self) -> asyncio.Task[None]:
+        return asyncio.create_task(_cancel_on_disconnect(self._receive, self._handling))
+
+    def stop_watching(self) -> None:
         if self._watcher:
             self._watcher.cancel()
 
 
-async def _watch(receive: Receive, handling: anyio.CancelScope) -> None:
+async def _cancel_on_disconnect(receive: Receive, handling: anyio.CancelScope) -> None:
     """A module-level function: avoids a reference cycle through the cancelled task's traceback."""
-    await receive()  # after the whole body, this is the disconnect
+    while (await receive())["type"] != "http.disconnect":
+        pass
     handling.cancel()
 
 
 class CancelOnDisconnect:
-    """Cancels the handling of a request once its caller has closed the connection.
+    """Cancels a request whose client disconnects, or reads nothing for `SEND_TIMEOUT_SECONDS`.
 
-    Or has taken nothing of the answer for `SEND_TIMEOUT_SECONDS`. What is awaited ends at once; a
-    `def` handler learns of it from `anyio.from_thread`.
+    A thread, which cannot be cancelled, finds out by `request.state.is_cancelled()`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,34 +61,23 @@ class CancelOnDisconnect:
             return
         headers = Headers(scope=scope)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        now = asyncio.get_running_loop().time
 
         with anyio.CancelScope() as handling:
-            # For threads, which cannot be cancelled.
-            state = scope.setdefault("state", {})
-            state["is_cancelled"] = lambda: handling.cancel_called
-            incoming = _Incoming(receive, handling)
+            scope.setdefault("state", {})["is_cancelled"] = lambda: handling.cancel_called
+            incoming = _Incoming(receive, handling, has_body=has_body)
 
-            async def send_and_watch(message: Message) -> None:
+            async def send_in_time(message: Message) -> None:
                 if handling.cancel_called:
                     # A send() that never blocks would never observe the cancellation.
                     await anyio.lowlevel.checkpoint_if_cancelled()
                 if message["type"] == "http.response.body" and not message.get("more_body"):
-                    # What goes on in the background is not for the caller.
-                    incoming.end()
-                await _send_in_time(send, message, handling)
+                    incoming.stop_watching()  # a disconnect does not cancel background tasks
+                handling.deadline = now() + SEND_TIMEOUT_SECONDS
+                await send(message)
+                handling.deadline = math.inf
 
             try:
-                if not has_body:
-                    await incoming.read_ahead()
-                await self.app(scope, incoming.receive, send_and_watch)
+                await self.app(scope, incoming.receive, send_in_time)
             finally:
-                incoming.end()
-
-
-async def _send_in_time(send: Send, message: Message, handling: anyio.CancelScope) -> None:
-    try:
-        async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-            await send(message)
-    except TimeoutError:
-        handling.cancel()
-        await anyio.lowlevel.checkpoint_if_cancelled()
+                incoming.stop_watching()

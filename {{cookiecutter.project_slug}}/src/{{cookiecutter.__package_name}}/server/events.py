@@ -1,4 +1,4 @@
-"""Responses of Server-Sent Events.
+"""Server-Sent Events as a response.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -25,7 +25,7 @@ Data_co = TypeVar("Data_co", bound=BaseModel, covariant=True)
 
 
 class Source(Protocol[Data_co]):
-    """What events come from: a stream of the upstream, or an async generator."""
+    """Where events come from: a stream of a call of OpenAI, or an async generator."""
 
     def __aiter__(self) -> AsyncIterator[Data_co]: ...
 
@@ -33,19 +33,18 @@ class Source(Protocol[Data_co]):
 
 
 class EventStream(StreamingResponse):
-    """Sends the name and the JSON of each item of `source`, which it closes at the end.
+    """Sends each item of `source` as an event with its JSON as data, and closes `source`.
 
-    `name` may return None for an item that is not for the client. If the source fails, a last event
-    `error` has the problem.
+    `name` returns the name of an item's event, or None to send none. If the source raises, the last
+    event is `error`, with a problem as data.
     """
 
-    # No class attribute `media_type`: FastAPI would document the events as a mere string.
-
-    # FastAPI reads the documented status from the default of `status_code`.
+    # From a class attribute `media_type`, FastAPI would document the events as a string. It takes
+    # the documented status from the default of `status_code`.
     def __init__(
         self, source: Source[Data], name: Callable[[Data], str | None], status_code: int = 200
     ) -> None:
-        # nginx would hold the events back otherwise.
+        # Without X-Accel-Buffering, nginx would buffer the events.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(_events(source, name), status_code, headers, MEDIA_TYPE)
         self._source = source
@@ -54,7 +53,7 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # Here, and not in the generator, which the garbage collector may close much later.
+            # Not in the generator: that may be closed much later, by the garbage collector.
             with anyio.CancelScope(shield=True):
                 await self._source.aclose()
 
@@ -68,8 +67,7 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
         log(error)
         yield _encode("error", to_problem(error).to_json())
     except asyncio.CancelledError:
-        # The service is shutting down, as in `UnhandledExceptionMiddleware`; or the client has
-        # disconnected, and is sent nothing any more.
+        # The service is shutting down; or the client has disconnected and will not see this.
         yield _encode("error", to_problem(ShuttingDown()).to_json())
     except Exception:
         logger.exception("Unhandled exception in a stream")
@@ -77,5 +75,5 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
 
 
 def _encode(event: str, data: str) -> bytes:
-    """One event; `data` is JSON, which has no line ends."""
+    """`data` is JSON, in which line ends are escaped."""
     return f"event: {event}\ndata: {data}\n\n".encode()

@@ -1,4 +1,4 @@
-"""Probes for whoever runs the service. They are `async`: no pool of threads can hold them up."""
+"""Liveness and readiness probes. They are `async`: they never wait for a thread of a pool."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,7 +12,7 @@ router = APIRouter(tags=["health"])
 
 
 class Check(Protocol):
-    """Something that must be ready before the service is, and then stays so."""
+    """What `/readyz` waits for."""
 
     @property
     def is_ready(self) -> bool: ...
@@ -22,7 +22,7 @@ class Check(Protocol):
 
 
 class Readiness(BaseModel):
-    """With the status of each check under the check's name."""
+    """Has the status of each check as well, under the check's name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str]
@@ -34,14 +34,14 @@ class Readiness(BaseModel):
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """200 while the event loop turns: if it does not, restart the process."""
+    """200 while the event loop runs. Restart the process if it does not answer."""
     return {"status": "ok"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(request: Request, response: Response) -> Readiness:
-    """200 from when a chat would be let in until the service is told to stop."""
+    """200 from when OpenAI has accepted the key until the service is told to stop."""
     checks: Mapping[str, Check] = request.state.checks
     shutdown: GracefulShutdown = request.state.shutdown
     ready = not shutdown.has_begun and all(check.is_ready for check in checks.values())

@@ -1,4 +1,4 @@
-"""What FastAPI has no parameter for in the OpenAPI document."""
+"""Parts of the OpenAPI document that FastAPI has no parameters for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from .request_id import REQUEST_ID_HEADER
 
 
 class DocumentedFastAPI(FastAPI):
-    """Adds the models that `responses` refer to, and the header that every response has.
+    """Documents the models that `responses` refer to, and the header that every response has.
 
-    As https://fastapi.tiangolo.com/how-to/extending-openapi/ describes.
+    See https://fastapi.tiangolo.com/how-to/extending-openapi/.
     """
 
-    def __init__(self, *, models: Sequence[type[BaseModel]], **parameters: Any) -> None:  # noqa: ANN401 - FastAPI's own
+    def __init__(self, *, models: Sequence[type[BaseModel]], **parameters: Any) -> None:  # noqa: ANN401 - FastAPI's parameters
         super().__init__(**parameters)
         self._models = models
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema:  # made before
+        if self.openapi_schema:  # the cache of FastAPI
             return self.openapi_schema
         document = super().openapi()
         _, models = models_json_schema(
@@ -32,7 +32,7 @@ class DocumentedFastAPI(FastAPI):
         components["schemas"] = components.get("schemas", {}) | models["$defs"]
         components["headers"] = {
             REQUEST_ID_HEADER: {
-                "description": "The request's own, if it is well-formed, otherwise a new one.",
+                "description": "The request's own if that is well-formed, else a new one.",
                 "required": True,
                 "schema": {"type": "string"},
             }

@@ -16,32 +16,30 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ..errors import BodyTooLarge, InvalidRequest, ServiceError, describe
-from .body_limit import BodyLimitExceeded
+from ..errors import InvalidRequest, ServiceError, describe
 from .request_id import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# At most so many validation errors are listed in one response.
-MOST_ERRORS = 20
+# How many validation errors one response lists.
+MAX_ERRORS = 20
 
-# The detail of FastAPI's 400 for a body that fails to parse without a JSONDecodeError.
-NO_JSON = "There was an error parsing the body"
+# The detail of FastAPI's 400 after any exception, its cause, but a JSONDecodeError.
+UNREADABLE_BODY = "There was an error parsing the body"
 
-# Statuses whose responses have no body.
-BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
+STATUSES_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class InvalidField(BaseModel):
     """One error of a request that does not validate."""
 
     loc: list[str | int]
-    """The path to it: `body`, `query`, `path`, `header` or `cookie`, then names and indexes."""
+    """Where: `body`, `query`, `path`, `header` or `cookie`, then field names and list indexes."""
     msg: str
 
 
 class Problem(BaseModel):
-    """A failure, as RFC 9457 describes it."""
+    """The body of a failure's response (RFC 9457)."""
 
     type: str
     title: str
@@ -52,12 +50,12 @@ class Problem(BaseModel):
     errors: list[InvalidField] | None = None
 
     def to_json(self) -> str:
-        # Not `model_dump_json`: it cannot write the broken Unicode that `errors` may quote.
+        # Not `model_dump_json`, which raises for the unpaired surrogates that `errors` may quote.
         return json.dumps(self.model_dump(exclude_none=True))
 
 
 def log(error: ServiceError) -> None:
-    """Tell the operator what the client is not told."""
+    """Log the cause, which the client is not told."""
     cause = error.__cause__ or error
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
@@ -95,7 +93,7 @@ def _response(problem: Problem, headers: Mapping[str, str] | None) -> Response:
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Each handler is `async`: sync ones would wait for a free thread."""
+    """The handlers are `async`: FastAPI would run `def` handlers in its thread pool."""
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
@@ -104,21 +102,18 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [_invalid_field(found) for found in error.errors()[:MOST_ERRORS]]
+        errors = [_invalid_field(found) for found in error.errors()[:MAX_ERRORS]]
         invalid = InvalidRequest()
-        if isinstance(error.body, bytes):  # otherwise FastAPI has parsed it
+        if isinstance(error.body, bytes):  # not parsed, because of the request's content type
             invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
         return to_response(invalid, errors)
 
-    @app.exception_handler(BodyLimitExceeded)
-    async def on_body_limit(request: Request, error: BodyLimitExceeded) -> Response:
-        return to_response(BodyTooLarge())
-
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
-        if error.detail == NO_JSON:
-            return to_response(InvalidRequest())
-        if error.status_code in BODILESS:
+        if error.detail == UNREADABLE_BODY:
+            cause = error.__cause__  # `BodyLimit` raises a ServiceError
+            return to_response(cause if isinstance(cause, ServiceError) else InvalidRequest())
+        if error.status_code in STATUSES_WITHOUT_BODY:
             return Response(status_code=error.status_code, headers=error.headers)
         title = http.client.responses.get(error.status_code, "Error")
         problem = Problem(
@@ -132,7 +127,7 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 
 def _invalid_field(error: Any) -> InvalidField:  # noqa: ANN401 - an endpoint may raise anything
-    """Where and what, but not the value: it may be long, or secret."""
+    """Without the invalid value, which may be long or secret."""
     if not isinstance(error, Mapping):
         return InvalidField(loc=[], msg=str(error))
     loc = [part if isinstance(part, int) else str(part) for part in error.get("loc", ())]
@@ -146,19 +141,19 @@ def _as_text(detail: object) -> str:
 
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
-# For OpenAPI: the `responses` of all endpoints. It also keeps FastAPI from adding a 422 of its own.
+# For OpenAPI: the `responses` of every endpoint. FastAPI adds no 422 of its own to a `default`.
 OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other failure", "content": PROBLEM_CONTENT}
 }
 
-# For OpenAPI: the further `responses` of an endpoint that calls OpenAI.
+# For OpenAPI: `responses` of an endpoint that calls OpenAI, besides OTHER_PROBLEMS.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT}
     for status in (400, 413, 422, 500, 502, 503, 504)
 }
 PROBLEM_RESPONSES[503]["headers"] = {
     "Retry-After": {
-        "description": "Seconds after which to try again, where they are known.",
+        "description": "Seconds until a retry makes sense, if known.",
         "schema": {"type": "integer"},
     }
 }

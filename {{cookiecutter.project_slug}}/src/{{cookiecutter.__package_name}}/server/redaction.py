@@ -1,4 +1,4 @@
-"""Keeps secrets out of the log."""
+"""Keeps the API key out of the log."""
 
 import logging
 import re
@@ -6,69 +6,61 @@ from collections.abc import Callable
 
 from ..settings import Settings
 
+# Shorter keys, of servers other than OpenAI's, may be ordinary words.
+MIN_SECRET_LENGTH = 8
 
-class Redactor:
-    """Replaces secrets in what is logged."""
 
-    # Shorter ones are no secret, and would black out ordinary words.
-    SHORTEST_SECRET = 8
+class RedactingRecordFactory:
+    """Makes log records without secrets, whatever logger, handler and formatter they go to."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_record: Callable[..., logging.LogRecord]) -> None:
+        self._make_record = make_record
         self._secrets: set[str] = set()
 
-    def add(self, secret: str) -> None:
-        if len(secret) >= self.SHORTEST_SECRET:
+    def add_secret(self, secret: str) -> None:
+        if len(secret) >= MIN_SECRET_LENGTH:
             self._secrets.add(secret)
-        # OpenAI's errors echo keys, its own with asterisks.
         longest_first = sorted(self._secrets, key=len, reverse=True)
-        patterns = [*map(re.escape, longest_first), r"\bsk-[\w*.-]{4,}"]
-        self._pattern = re.compile("|".join(patterns))
+        # OpenAI's errors quote keys, also in part: `sk-abc***xyz`.
+        self._pattern = re.compile("|".join([*map(re.escape, longest_first), r"\bsk-[\w*.-]{4,}"]))
 
-    def text(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return self._pattern.sub("[redacted]", text)
 
-    def value(self, value: object) -> object:
-        """The value itself, or a text in its place if it shows a secret."""
+    def _redact_value(self, value: object) -> object:
+        """The value, or its redacted text if its `str` or `repr` holds a secret."""
         if value is None or isinstance(value, int | float):
             return value
         try:
             text, as_repr = str(value), "" if isinstance(value, str) else repr(value)
-        except Exception:  # noqa: BLE001 - any object may be logged; whatever formats it reports this
+        except Exception:  # noqa: BLE001 - any object may be logged; the handler reports the error
             return value
         has_secret = self._pattern.search(text) or self._pattern.search(as_repr)
-        return self.text(text) if has_secret else value
-
-
-class RedactingFactory(Redactor):
-    """Makes log records without secrets, whichever logger, handler and formatter they are for."""
-
-    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
-        super().__init__()
-        self._make = make
+        return self.redact(text) if has_secret else value
 
     def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
-        record = self._make(*args, **kwargs)
-        record.msg = self.value(record.msg)
-        # Of the same type and length, which some formatters depend on.
+        record = self._make_record(*args, **kwargs)
+        record.msg = self._redact_value(record.msg)
+        # Some formatters expect args of the original type and length, such as gunicorn's own dict.
         if isinstance(record.args, tuple):
-            record.args = tuple(map(self.value, record.args))
+            record.args = tuple(map(self._redact_value, record.args))
         elif record.args:
-            redacted = {name: self.value(value) for name, value in record.args.items()}
-            if any(redacted[name] is not value for name, value in record.args.items()):
+            redacted = {name: self._redact_value(value) for name, value in record.args.items()}
+            if redacted != record.args:
                 record.args = redacted
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
-            if (redacted_traceback := self.text(traceback)) != traceback:
-                # Which formatters of the standard library use instead of the exception.
+            if (redacted_traceback := self.redact(traceback)) != traceback:
+                # The standard library's formatters print `exc_text` instead of the exception.
                 record.exc_text = redacted_traceback
         return record
 
 
-def redact_in_logs(settings: Settings) -> Redactor:
-    """Keep the key out of all that this process logs from now on."""
+def redact_in_logs(settings: Settings) -> RedactingRecordFactory:
+    """Redact the key in all that this process logs from now on."""
     factory = logging.getLogRecordFactory()
-    if not isinstance(factory, RedactingFactory):
-        factory = RedactingFactory(factory)
+    if not isinstance(factory, RedactingRecordFactory):
+        factory = RedactingRecordFactory(factory)
         logging.setLogRecordFactory(factory)
-    factory.add(settings.openai_api_key.get_secret_value())
+    factory.add_secret(settings.openai_api_key.get_secret_value())
     return factory

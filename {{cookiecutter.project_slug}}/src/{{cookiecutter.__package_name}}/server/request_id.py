@@ -1,4 +1,4 @@
-"""Request ids, and a line in the log for each request."""
+"""Request ids and the access log."""
 
 import logging
 import re
@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 REQUEST_ID_HEADER = "X-Request-ID"
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
-# nginx's status for a client disconnect before the response; there is no official one.
+# nginx's status for a client that disconnected before its response; no standard has one.
 CLIENT_CLOSED_REQUEST = 499
 
-# Log records are made in libraries too: only the context knows which request they belong to.
+# A context variable, for the log records of libraries too.
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def current_request_id() -> str:
 
 
 class RequestIdMiddleware:
-    """Gives each request an id, the client's if it is well-formed, and a line in the log."""
+    """Gives each request an id, the client's own if that is well-formed, and logs the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -38,7 +38,7 @@ class RequestIdMiddleware:
             return
         asked = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = asked if _WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
-        # Never reset: the task ends with the request, and uvicorn logs exceptions only after us.
+        # Not reset: the task ends soon, and uvicorn logs exceptions after this middleware.
         _request_id.set(request_id)
         status = CLIENT_CLOSED_REQUEST
         started = time.perf_counter()
@@ -56,7 +56,7 @@ class RequestIdMiddleware:
             logger.info(
                 "%s %s %d",
                 scope["method"],
-                quote(scope["path"]),  # a line end in it would forge a line of the log
+                quote(scope["path"]),  # which may have line ends
                 status,
                 extra={"duration_ms": round((time.perf_counter() - started) * 1000, 1)},
             )

@@ -1,4 +1,4 @@
-"""The outermost exception handler."""
+"""Answers requests whose handling raised an unhandled exception or was cancelled."""
 
 import asyncio
 import logging
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class UnhandledExceptionMiddleware:
-    """Answers unhandled exceptions.
+    """Answers with a problem, and logs the exception.
 
-    Starlette's own handler re-raises them, and uvicorn then closes the connection: the client's
-    next request would fail as well.
+    Starlette's ServerErrorMiddleware raises the exception again after it has answered, and uvicorn
+    then closes the connection: the client's next request on it would fail.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -28,15 +28,15 @@ class UnhandledExceptionMiddleware:
             return
         answered = False
 
-        async def watched_send(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal answered
             answered = True
             await send(message)
 
         try:
-            await self.app(scope, receive, watched_send)
+            await self.app(scope, receive, send_and_note)
         except asyncio.CancelledError:
-            # By `GracefulShutdown`, or by a server whose own grace is shorter.
+            # Cancelled by `GracefulShutdown`, or by a server with a shorter grace period.
             if not answered:
                 await to_response(ShuttingDown())(scope, receive, send)
         except Exception:
