@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,15 @@ from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 JSON = {"content-type": "application/json"}
+
+# Of QUESTION, answered with five words.
+USAGE = {
+    "input_tokens": 4,
+    "output_tokens": 5,
+    "total_tokens": 9,
+    "cached_tokens": 0,
+    "reasoning_tokens": 0,
+}
 
 # Values that pydantic would convert to numbers, and some that nothing would.
 NO_NUMBERS: list[object] = [True, False, "1", "", []]
@@ -21,7 +31,7 @@ def test_chat_answers_with_reply_and_usage(service: Service, offline: OfflineOpe
         "reply": "An end of a connection.",
         "model": "gpt-test",
         "finish_reason": "stop",
-        "usage": {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9},
+        "usage": USAGE,
     }
 
 
@@ -64,8 +74,7 @@ def test_stream_sends_the_text_as_it_arrives_then_done(
     assert {name for name, _ in deltas} == {"delta"}
     assert "".join(data["text"] for _, data in deltas) == "An end\n\nof “a” connection."
     assert len(deltas) > 1
-    usage = {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
-    assert last == ("done", {"model": "gpt-test", "finish_reason": "stop", "usage": usage})
+    assert last == ("done", {"model": "gpt-test", "finish_reason": "stop", "usage": USAGE})
 
 
 def test_stream_sends_the_first_text_before_the_last_is_there(
@@ -92,6 +101,32 @@ def test_a_message_may_be_empty(
     sent = [{"role": role, "content": content} for role, content in messages]
     assert service.client.post(endpoint, json={"messages": sent}).status_code == 200
     assert offline.received[0].body["messages"] == sent
+
+
+TEXT = {"type": "text", "text": "What is this?"}
+IMAGE: dict[str, Any] = {"type": "image_url", "image_url": {"url": "https://example.com/cat.jpg"}}
+INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+@pytest.mark.parametrize("content", ["What is this?", [TEXT], [TEXT, IMAGE, INLINE], [IMAGE]])
+def test_content_is_sent_as_it_was_asked(
+    endpoint: str, role: str, content: object, service: Service, offline: OfflineOpenAI
+) -> None:
+    """Which roles may have images is for OpenAI to say: other servers differ."""
+    sent = [{"role": role, "content": content}]
+    assert service.client.post(endpoint, json={"messages": sent}).status_code == 200
+    assert offline.received[0].body["messages"] == sent
+
+
+def test_what_is_null_is_not_sent(service: Service, offline: OfflineOpenAI) -> None:
+    image = {"type": "image_url", "image_url": IMAGE["image_url"] | {"detail": None}}
+    messages = [{"role": "user", "content": [image]}]
+    nulls = {"model": None, "temperature": None, "max_output_tokens": None}
+    assert service.chat(messages=messages, **nulls).status_code == 200
+    sent = [{"role": "user", "content": [IMAGE]}]
+    assert offline.received[0].body == {"messages": sent, "model": "gpt-test"}
 
 
 def test_an_empty_reply_can_be_sent_back_as_history(
@@ -131,6 +166,17 @@ def test_another_model_is_refused_before_openai_is_asked(
     assert offline.received == []
 
 
+AT_CONTENT = ["body", "messages", 0, "content"]
+
+
+def content_of(content: object) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+def image_of(**image: object) -> dict[str, Any]:
+    return content_of([{"type": "image_url", "image_url": image}])
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     ("body", "where"),
@@ -138,6 +184,20 @@ def test_another_model_is_refused_before_openai_is_asked(
         ({}, ["body", "messages"]),
         ({"messages": []}, ["body", "messages"]),
         ({"messages": [{"role": "robot", "content": "?"}]}, ["body", "messages", 0, "role"]),
+        *((content_of(content), AT_CONTENT) for content in (None, 3, {}, TEXT)),
+        (content_of([]), [*AT_CONTENT, "parts"]),
+        (content_of(["text"]), [*AT_CONTENT, "parts", 0]),
+        (content_of([TEXT, {"type": "input_audio"}]), [*AT_CONTENT, "parts", 1]),
+        (content_of([{"type": "text"}]), [*AT_CONTENT, "parts", 0, "text", "text"]),
+        (content_of([TEXT | {"size": 3}]), [*AT_CONTENT, "parts", 0, "text", "size"]),
+        *(
+            (image_of(url=url), [*AT_CONTENT, "parts", 0, "image_url", "image_url", "url"])
+            for url in ("", "http://example.com/cat.jpg", "data:text/plain,cat", "cat.jpg", None)
+        ),
+        (
+            image_of(url="https://example.com/cat.jpg", detail="some"),
+            [*AT_CONTENT, "parts", 0, "image_url", "image_url", "detail"],
+        ),
         (QUESTION | {"temperature": 3}, ["body", "temperature"]),
         (QUESTION | {"max_output_tokens": 0}, ["body", "max_output_tokens"]),
         *((QUESTION | {"temperature": no}, ["body", "temperature"]) for no in NO_NUMBERS),
@@ -165,6 +225,7 @@ def test_an_invalid_body_is_refused_with_the_place(
     "body",
     [
         '{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        '{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}',
         '{"messages": [{"role": "user", "content": "?"}], "model": "\\ud800"}',
         '{"messages": [{"role": "user", "content": "?"}], "\\ud800": 1}',
         '{"messages": [{"role": "user", "content": "?"}], "temperature": NaN}',
@@ -180,7 +241,12 @@ def test_what_cannot_be_read_or_sent_on_is_refused(body: str | bytes, service: S
 
 
 @pytest.mark.parametrize(
-    "body", [{"messages": [0] * 100_000}, dict.fromkeys(map(str, range(9999)))]
+    "body",
+    [
+        {"messages": [0] * 100_000},
+        {"messages": [{"role": "user", "content": [0] * 100_000}]},
+        dict.fromkeys(map(str, range(9999))),
+    ],
 )
 def test_a_body_full_of_errors_is_refused_in_few_words(
     body: dict[str, object], service: Service

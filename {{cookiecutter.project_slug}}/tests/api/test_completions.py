@@ -14,6 +14,13 @@ from ..conftest import QUESTION, Service, events
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+READ_USAGE = {
+    "input_tokens": 1,
+    "output_tokens": 2,
+    "total_tokens": 3,
+    "cached_tokens": None,
+    "reasoning_tokens": None,
+}
 
 # Members of a reply, and of any chunk of a stream, that say nothing of its text.
 ODD_METADATA: list[dict[str, Any]] = [
@@ -108,7 +115,7 @@ def test_a_reply_is_kept_whatever_its_choice_says(
         "reply": "Hello.",
         "model": "gpt-real",
         "finish_reason": None,
-        "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+        "usage": READ_USAGE,
     }
     assert len(offline.received) == 1
 
@@ -121,8 +128,7 @@ def test_a_stream_is_kept_whatever_the_metadata_of_its_chunks(
     chunks = [chunk("Hel"), chunk("lo.", {"finish_reason": "stop"}), {"usage": USAGE}]
     chunks.insert(["first", "between", "last"].index(position), odd)
     offline.script(stream(*chunks))
-    usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
-    done = {"model": "gpt-test", "finish_reason": "stop", "usage": usage}
+    done = {"model": "gpt-test", "finish_reason": "stop", "usage": READ_USAGE}
     assert streamed(service) == ("Hello.", "done", done)
     assert len(offline.received) == 1
 
@@ -247,7 +253,36 @@ def test_the_last_usage_that_can_be_read_counts(service: Service, offline: Offli
     first = dict.fromkeys(USAGE, 0)
     offline.script(stream(chunk(usage=first), {"usage": USAGE}, {"usage": None}, {"usage": {}}))
     _, _, done = streamed(service)
-    assert done["usage"] == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    assert done["usage"] == READ_USAGE
+
+
+@pytest.mark.parametrize(
+    ("details", "read"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 1}}, {"cached_tokens": 1}),
+        ({"prompt_tokens_details": {"cached_tokens": 0}}, {"cached_tokens": 0}),
+        ({"completion_tokens_details": {"reasoning_tokens": 2}}, {"reasoning_tokens": 2}),
+        ({"prompt_tokens_details": None, "completion_tokens_details": []}, {}),
+        ({"prompt_tokens_details": {"cached_tokens": True}}, {}),
+        ({"prompt_tokens_details": {"cached_tokens": -1, "audio_tokens": 1}}, {}),
+        ({"completion_tokens_details": {"reasoning_tokens": "2"}}, {}),
+    ],
+)
+def test_usage_has_the_details_that_can_be_read(
+    details: dict[str, Any], read: dict[str, int], service: Service, offline: OfflineOpenAI
+) -> None:
+    usage = USAGE | details
+    offline.script(Scripted(body=json.dumps(reply(usage=usage))), stream(chunk(usage=usage)))
+    assert service.chat().json()["usage"] == READ_USAGE | read
+    assert streamed(service)[2]["usage"] == READ_USAGE | read
+
+
+def test_a_chunk_whose_text_cannot_be_read_ends_no_reply(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """Not even if it has a finish_reason: text may be missing."""
+    offline.script(stream(chunk(), chunk({"secret": "plan"}, {"finish_reason": "stop"})))
+    assert streamed(service)[:2] == ("Hello.", "error")
 
 
 def test_what_follows_done_is_ignored(service: Service, offline: OfflineOpenAI) -> None:

@@ -18,7 +18,13 @@ CHUNKS = [
     {"choices": [{"delta": {"refusal": " no"}, "finish_reason": "stop"}]},
     {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}},
 ]
-USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+USAGE = {
+    "input_tokens": 1,
+    "output_tokens": 2,
+    "total_tokens": 3,
+    "cached_tokens": None,
+    "reasoning_tokens": None,
+}
 DONE = {"model": "gpt-test", "finish_reason": "stop", "usage": USAGE}
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -3,13 +3,12 @@
 from fastapi import APIRouter, Response
 
 from ..server.events import EventStream
-from ..server.problems import PROBLEM_RESPONSES
 from .chat_events import ChatEvents
 from .completions import to_params, to_reply
 from .dependencies import Service
 from .schemas import EVENT_RESPONSES, ChatReply, ChatRequest, event_name
 
-router = APIRouter(prefix="/v1", tags=["chat"], responses=PROBLEM_RESPONSES)
+router = APIRouter(tags=["chat"])
 
 
 @router.post("/chat", response_model=ChatReply)

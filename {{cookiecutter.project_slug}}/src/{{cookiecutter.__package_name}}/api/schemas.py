@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, Json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Json,
+    Tag,
+)
 
 from ..server.events import MEDIA_TYPE
 from ..server.problems import Problem
@@ -17,21 +25,76 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
-class Message(BaseModel):
+class Input(BaseModel):
+    # A misspelt parameter that is silently ignored costs its sender an afternoon.
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+
+class TextPart(Input):
+    type: Literal["text"]
+    text: Text
 
 
-class ChatRequest(BaseModel):
-    # A misspelt parameter that is silently ignored costs its sender an afternoon.
+class Image(Input):
+    url: Annotated[Text, Field(pattern="^(https://|data:image/)")]
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImagePart(Input):
+    type: Literal["image_url"]
+    image_url: Image
+
+
+Part = Annotated[TextPart | ImagePart, Discriminator("type")]
+Parts = Annotated[list[Part], Field(min_length=1, fail_fast=True)]
+
+
+def _kind(content: object) -> str | None:
+    if isinstance(content, str):
+        return "text"
+    return "parts" if isinstance(content, list) else None
+
+
+class Message(Input):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")],
+        # Without it, each error would be reported once for a string and once for a list.
+        Discriminator(
+            _kind,
+            custom_error_type="content_type",
+            custom_error_message="Input should be a string or a list of parts",
+        ),
+    ]
+
+
+class ChatRequest(Input):
+    """What is given goes to OpenAI, each field under its own name."""
+
     model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Say hello."}]}]},
+        json_schema_extra={
+            "examples": [
+                {"messages": [{"role": "user", "content": "Say hello."}]},
+                {
+                    "messages": [
+                        {"role": "developer", "content": "Answer in one sentence."},
+                        {
+                            "role": "user",
+                            "content": [
+                                {"type": "text", "text": "What is in this image?"},
+                                {
+                                    "type": "image_url",
+                                    "image_url": {"url": "https://example.com/cat.jpg"},
+                                },
+                            ],
+                        },
+                    ]
+                },
+            ]
+        },
     )
 
-    messages: Annotated[list[Message], Field(min_length=1), FailFast()]
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     model: Annotated[Text, Field(min_length=1)] | None = None
     # Strict: otherwise `true` and `"1"` would be accepted as numbers.
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
@@ -42,13 +105,22 @@ class Usage(BaseModel):
     input_tokens: int
     output_tokens: int
     total_tokens: int
+    cached_tokens: int | None
+    """Of the input."""
+    reasoning_tokens: int | None
+    """Of the output."""
 
 
-class ChatReply(BaseModel):
-    reply: str
+class ChatMetadata(BaseModel):
+    """What OpenAI says of a reply; null where it says nothing."""
+
     model: str
     finish_reason: str | None
     usage: Usage | None
+
+
+class ChatReply(ChatMetadata):
+    reply: str
 
 
 class ChatDelta(BaseModel):
@@ -57,12 +129,8 @@ class ChatDelta(BaseModel):
     text: str
 
 
-class ChatDone(BaseModel):
+class ChatDone(ChatMetadata):
     """The data of the event `done`."""
-
-    model: str
-    finish_reason: str | None
-    usage: Usage | None
 
 
 def event_name(event: ChatDelta | ChatDone) -> str | None:
