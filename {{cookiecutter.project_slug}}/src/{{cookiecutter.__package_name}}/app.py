@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .api import router
+from .api import add_endpoints
 from .api.schemas import EVENTS
 from .server import health
 from .server.body_limit import BodyLimit
@@ -139,5 +139,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RunningRequests, tasks=running)
     add_exception_handlers(app)
     app.include_router(health.router)
-    app.include_router(router)
+    add_endpoints(app)
     return app
