@@ -88,6 +88,7 @@ def set_status(response: httpx2.Response) -> None:
     """Give a response that has been read the status that an error in it names."""
     # Only what the SDK can read as well: it makes its error of the body.
     if error := error_in(response.content, response, json.loads):
+        response.extensions["http_status"] = response.status_code
         response.status_code = error.status_code
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import Awaitable
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
 from ..errors import UpstreamCredentials, UpstreamModelUnavailable, describe
 from ..settings import Settings
-from .connections import CONNECT_SECONDS, proxy_for, tls_context
+from .client import send_once
+from .connections import proxy_for
 from .error_bodies import error_in
 from .error_mapping import by_code, translate
 
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 10.0
 START_SECONDS = 1.9  # the most that the check delays the start of the server
 LONGEST_WAIT_SECONDS = 60
+
+
+# Arguments of the SDK's `get` and `post`: the response as it is, and no timeout but the check's.
+BARE: dict[str, Any] = {"cast_to": httpx2.Response, "options": {"timeout": None}}
 
 
 class KeyStatus(StrEnum):
@@ -79,7 +84,7 @@ class _Answer:
     """An HTTP response of what may be any kind of server."""
 
     def __init__(self, response: httpx2.Response, error: openai.APIStatusError | None) -> None:
-        self.http_status = response.status_code
+        self.http_status = response.extensions.get("http_status", response.status_code)
         self.status = error.status_code if error else self.http_status
         self.error = error
         self.body: Any = None
@@ -136,9 +141,9 @@ def _shown(url: str) -> str:
     return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))
 
 
-async def _answer(sent: Awaitable[httpx2.Response]) -> _Answer:
+async def _answer(settings: Settings, send: Callable[[Any], Any]) -> _Answer:
     try:
-        response = await sent
+        response = await send_once(settings, send)
     except openai.APIStatusError as error:
         return _Answer(error.response, error)
     return _Answer(response, error_in(response.content, response))
@@ -153,37 +158,26 @@ async def try_key(settings: Settings, seconds: float) -> Verdict:
     proxy = proxy_for(httpx2.URL(settings.openai_base_url))
     model, base_url = settings.openai_model, _shown(settings.openai_base_url).rstrip("/")
     by_proxy = f" by the proxy {_shown(proxy)}" if proxy else ""
-    async with openai.AsyncOpenAI(
-        api_key=settings.openai_api_key.get_secret_value(),
-        base_url=settings.openai_base_url,
-        max_retries=0,
-        # Connecting times out before `seconds`: httpx leaks the socket of a cancelled connect.
-        timeout=httpx2.Timeout(None, connect=min(seconds / 2, CONNECT_SECONDS)),
-        http_client=openai.DefaultAsyncHttpx2Client(
-            transport=httpx2.AsyncHTTPTransport(verify=tls_context(), proxy=proxy),
-            follow_redirects=False,  # where a redirect leads, the key is not sent
-        ),
-    ) as client:
-        path = f"/models/{quote(model, safe='')}"
-        asked = f"GET {base_url}{path}{by_proxy}"
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await _answer(client.get(path, cast_to=httpx2.Response))
-                status = KeyStatus.ACCEPTED if answer.has_model() else answer.verdict()
-                if status is None:
-                    path = "/chat/completions"
-                    asked = f"POST {base_url}{path}{by_proxy}"
-                    # Both limits, for servers that know one of them and reply all the same.
-                    body = {"model": model, "messages": [], "max_completion_tokens": 1}
-                    body["max_tokens"] = 1
-                    answer = await _answer(client.post(path, cast_to=httpx2.Response, body=body))
-                    status = answer.dry_call_verdict(model)
-            seen = f"{asked} answered {answer.seen}"
-        except TimeoutError:
-            status, seen = KeyStatus.UNREACHABLE, f"{asked} had no answer within {seconds:g} s"
-        # The SDK does not wrap a RequestError that is raised while it reads the body of an error.
-        except (openai.APIConnectionError, httpx2.RequestError) as error:
-            status, seen = KeyStatus.UNREACHABLE, f"{asked} failed with {describe(error)}"
+    path = f"/models/{quote(model, safe='')}"
+    asked = f"GET {base_url}{path}{by_proxy}"
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await _answer(settings, lambda client: client.get(path, **BARE))
+            status = KeyStatus.ACCEPTED if answer.has_model() else answer.verdict()
+            if status is None:
+                asked = f"POST {base_url}/chat/completions{by_proxy}"
+                # Both limits, for servers that know one of them and reply all the same.
+                body = {"model": model, "messages": [], "max_completion_tokens": 1, "max_tokens": 1}
+                answer = await _answer(
+                    settings, lambda client: client.post("/chat/completions", body=body, **BARE)
+                )
+                status = answer.dry_call_verdict(model)
+        seen = f"{asked} answered {answer.seen}"
+    except TimeoutError:
+        status, seen = KeyStatus.UNREACHABLE, f"{asked} had no answer within {seconds:g} s"
+    # The SDK does not wrap a RequestError that is raised while it reads the body of an error.
+    except (openai.APIConnectionError, httpx2.RequestError) as error:
+        status, seen = KeyStatus.UNREACHABLE, f"{asked} failed with {describe(error)}"
     return Verdict(status, SENTENCES[status].format(seen=seen.rstrip("."), model=model))
 
 
