@@ -21,6 +21,7 @@ from {{ cookiecutter.__package_name }}.api import dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
+    client,
     concurrency,
     connections,
     deadline,
@@ -37,6 +38,7 @@ from dev.offline_openai import OfflineOpenAI, running
 # The one place that names the package: tests take its modules from here.
 __all__ = [
     "app",
+    "client",
     "concurrency",
     "connections",
     "deadline",

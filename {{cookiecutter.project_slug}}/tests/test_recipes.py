@@ -1,6 +1,7 @@
 """The recipes in docs/recipes.md work as they are printed there."""
 
 import importlib.util
+import itertools
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ from .conftest import (
     Service,
     app,
     ask_without_reading,
+    client,
     events,
     make_settings,
     serving,
@@ -67,6 +69,23 @@ def test_embeddings(service: Service, offline: OfflineOpenAI) -> None:
     response = service.client.post("/v1/embeddings", json={"texts": ["one", "two"]})
     assert [len(vector) for vector in response.json()] == [8, 8]
     assert len(offline.received) == 2, "a failure is tried again"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "attempts"),
+    [
+        ('{"error": {"code": 429}}', "upstream-rate-limited", 4),
+        ('{"error": {"code": 401}}', "upstream-credentials", 1),
+        ('{"object": "error", "code": 500}', "upstream-error", 4),
+    ],
+)
+def test_an_error_under_status_200_is_that_error(
+    error: str, kind: str, attempts: int, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(path="/v1", body=error, times=4))
+    problem = service.client.post("/v1/embeddings", json={"texts": ["one"]}).json()
+    assert problem["type"] == f"urn:problem-type:{kind}"
+    assert len(offline.received) == attempts
 
 
 def test_structured_output(service: Service, offline: OfflineOpenAI) -> None:
@@ -251,3 +270,29 @@ def test_a_recipe_cannot_bypass_the_limit(service: Service, offline: OfflineOpen
         wait_until(lambda: len(offline.received) == 2)
         assert service.chat().json()["type"] == "urn:problem-type:overloaded"
     service.settle()
+
+
+def test_azure_with_an_entra_token(offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in for azure-identity, whose tokens expire at once."""
+    (code,) = re.findall(r"```python\n# upstream/client\.py\n(.+?)```", RECIPES, re.DOTALL)
+    is_async = "azure.identity.aio" in code
+    tokens = (f"token-{number}" for number in itertools.count(1))
+
+    async def next_token() -> str:
+        return next(tokens)
+
+    azure: Any = ModuleType("azure.identity")
+    azure.DefaultAzureCredential = object
+    azure.get_bearer_token_provider = lambda *_: next_token if is_async else lambda: next(tokens)
+    for name in ("azure", "azure.identity", "azure.identity.aio"):
+        monkeypatch.setitem(sys.modules, name, azure)
+    names = dict(vars(client))
+    exec(code, names)  # noqa: S102 - as pasted into the module
+    monkeypatch.setattr(client, "api_key", names["api_key"])
+
+    with serving(app.create_app(make_settings(offline, openai_api_key="unused"))) as service:
+        wait_until(lambda: service.client.get("/readyz").is_success)
+        assert service.chat().is_success
+        assert "event: done" in service.stream().text
+    sent = [request.headers["authorization"] for request in offline.received]
+    assert sent == ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
