@@ -45,7 +45,7 @@ def baked(template: Path, tmp_path: Path) -> Bake:
 
 @pytest.fixture(scope="session")
 def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment with what all projects need, which `async` projects do.
+    """The commands of an environment with what all projects need: `async` projects, and urllib3.
 
     Installed by plain pip from a project's own pyproject.toml, as its Makefile does without uv.
     """
@@ -54,5 +54,7 @@ def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     commands = project / ".venv" / "bin"
     pip = (commands / "python", "-m", "pip", "install", "--quiet")
     run(*pip, "--upgrade", "pip", cwd=project).check_returncode()
-    run(*pip, "--editable", ".", "--group", "dev", cwd=project).check_returncode()
+    run(
+        *pip, "--editable", ".", "urllib3>=2.8,<3", "--group", "dev", cwd=project
+    ).check_returncode()
     return commands
