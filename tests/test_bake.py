@@ -12,7 +12,9 @@ from .conftest import Bake
 from .projects import FILES, ROOT, STYLES, bake, files, run
 
 STYLED = {
-    "README.md",  # it tells about the style
+    "AGENTS.md",  # these three tell about the style
+    "README.md",
+    "docs/recipes.md",
     "pyproject.toml",  # one depends on aiohttp, the others on urllib3
     "src/chat_service/api/chat.py",
     "src/chat_service/api/chat_events.py",

@@ -1,4 +1,4 @@
-"""What the project's README shows works as it stands there."""
+"""What the project's README and recipes show works as it stands there."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,6 @@ from .projects import STYLES, run
 ASK = """
 from dev.offline_openai import running
 from fastapi.testclient import TestClient
-from chat_service import embeddings
 from chat_service.app import create_app
 from chat_service.settings import Settings
 
@@ -21,17 +20,33 @@ with running() as offline:
         openai_base_url=offline.url,
         openai_model="m",
     ))
-    app.include_router(embeddings.router)
     with TestClient(app) as client:
         print(client.post("/v1/embeddings", json={"texts": ["one", "two"]}).text)
 """
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_endpoint_in_the_readme_works(baked: Bake, venv: Path, style: str) -> None:
+def test_endpoints_work_and_pass_all_checks_where_they_are_to_be_put(
+    baked: Bake, venv: Path, style: str
+) -> None:
+    """The project's own tests run the recipes."""
     project = baked(handler_style=style)
-    (code,) = re.findall(r"```python\n(.+?)```", (project / "README.md").read_text(), re.DOTALL)
-    (project / "src" / "chat_service" / "embeddings.py").write_text(code)
+    api = project / "src" / "chat_service" / "api"
+    recipes = dict(
+        re.findall(
+            r"```python\n# api/(\w+)\.py\n(.+?)```",
+            (project / "docs" / "recipes.md").read_text(),
+            re.DOTALL,
+        )
+    )
+    (shown,) = re.findall(r"```python\n(.+?)```", (project / "README.md").read_text(), re.DOTALL)
+    assert shown == recipes["embeddings"]
+    for name, code in recipes.items():
+        (api / f"{name}.py").write_text(code)
+    listing = (api / "__init__.py").read_text()
+    listing = listing.replace("import chat\n", f"import {', '.join(sorted([*recipes, 'chat']))}\n")
+    listing = listing.replace("(chat,)", f"({', '.join(['chat', *recipes])})")
+    (api / "__init__.py").write_text(listing)
 
     for command in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         assert run(venv / command[0], *command[1:], cwd=project).returncode == 0

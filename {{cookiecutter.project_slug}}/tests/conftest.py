@@ -23,6 +23,7 @@ from {{ cookiecutter.__package_name }}.api import completions, dependencies, str
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
+    client,
     concurrency,
     connections,
     deadline,
@@ -42,6 +43,7 @@ from dev.offline_openai import OfflineOpenAI, running
 __all__ = [
     "app",
     "completions",
+    "client",
     "concurrency",
     "connections",
     "deadline",

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI
 
-from .api import router
+from .api import add_endpoints
 from .api.schemas import EVENTS
 from .environment import misspelled_names
 from .server import health
@@ -104,5 +104,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RunningRequests, tasks=running)
     add_exception_handlers(app)
     app.include_router(health.router)
-    app.include_router(router)
+    add_endpoints(app)
     return app

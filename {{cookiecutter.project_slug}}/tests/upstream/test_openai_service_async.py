@@ -1,4 +1,4 @@
-"""What a new endpoint takes: attempts, deadline and problems come with `call`."""
+"""What `OpenAIService.call` gives to any endpoint; tests/test_recipes.py has more of it."""
 
 import asyncio
 import os
@@ -9,14 +9,12 @@ from collections.abc import Iterator
 import pytest
 from fastapi import APIRouter, Request
 from openai.pagination import AsyncCursorPage
-from pydantic import BaseModel
 
 from ..conftest import (
     KEY,
     PACKAGE,
     Service,
     app,
-    ask_without_reading,
     dependencies,
     make_settings,
     serving,
@@ -25,48 +23,6 @@ from ..conftest import (
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 router = APIRouter(prefix="/v1")
-pytestmark = pytest.mark.usefixtures("no_backoff")
-
-
-class EmbeddingsRequest(BaseModel):
-    texts: list[str]
-
-
-@router.post("/embeddings")
-async def embeddings(
-    request: EmbeddingsRequest, service: dependencies.Service
-) -> list[list[float]]:
-    result = await service.call(
-        lambda client: client.embeddings.create(model="text-embedding-3-small", input=request.texts)
-    )
-    return [item.embedding for item in result.data]
-
-
-class Forecast(BaseModel):
-    city: str
-    celsius: int
-
-
-@router.post("/forecast")
-async def forecast(service: dependencies.Service) -> Forecast | None:
-    completion = await service.call(
-        lambda client: client.chat.completions.parse(
-            model="gpt-test",
-            messages=[{"role": "user", "content": "The weather in Oslo?"}],
-            response_format=Forecast,
-        )
-    )
-    return completion.choices[0].message.parsed
-
-
-@router.post("/poem")
-async def poem(service: dependencies.Service) -> str:
-    response = await service.call(
-        lambda client: client.responses.create(
-            model="gpt-test", input="A poem, please.", timeout=None
-        )
-    )
-    return response.output_text
 
 
 @router.get("/job")
@@ -97,95 +53,11 @@ async def files(service: dependencies.Service) -> list[str]:
 
 @pytest.fixture(scope="module")
 def service(_offline: OfflineOpenAI) -> Iterator[Service]:
-    application = app.create_app(make_settings(_offline, max_concurrency=1, max_queue=0))
+    application = app.create_app(make_settings(_offline))
     application.include_router(router)
     with serving(application) as service:
         wait_until(lambda: service.client.get("/readyz").is_success)
         yield service
-
-
-POEM = """{
-    "id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-test", "tools": [],
-    "tool_choice": "auto", "parallel_tool_calls": true, "output": [{
-        "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
-        "content": [{"type": "output_text", "text": "Roses are red.", "annotations": []}]
-    }]
-}"""
-
-
-def test_embeddings(service: Service, offline: OfflineOpenAI) -> None:
-    offline.script(Scripted(path="/v1/embeddings", status=500))
-    response = service.client.post("/v1/embeddings", json={"texts": ["one", "two"]})
-    assert [len(vector) for vector in response.json()] == [8, 8]
-    assert len(offline.received) == 2, "a failure is tried again"
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "attempts"),
-    [
-        ('{"error": {"code": 429}}', "upstream-rate-limited", 4),
-        ('{"error": {"code": 401}}', "upstream-credentials", 1),
-        ('{"object": "error", "code": 500}', "upstream-error", 4),
-    ],
-)
-def test_an_error_under_status_200_is_that_error(
-    error: str, kind: str, attempts: int, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(Scripted(path="/v1", body=error, times=4))
-    problem = service.client.post("/v1/embeddings", json={"texts": ["one"]}).json()
-    assert problem["type"] == f"urn:problem-type:{kind}"
-    assert len(offline.received) == attempts
-
-
-def test_structured_outputs(service: Service, offline: OfflineOpenAI) -> None:
-    offline.script(Scripted(status=500), Scripted(reply='{"city": "Oslo", "celsius": -3}'))
-    assert service.client.post("/v1/forecast").json() == {"city": "Oslo", "celsius": -3}
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "kind"),
-    [
-        (Scripted(reply="{", finish_reason="length"), 400, "context-length-exceeded"),
-        (Scripted(reply="{", finish_reason="content_filter"), 400, "content-filtered"),
-        (Scripted(reply='{"city": "Oslo"}', times=9), 502, "upstream-error"),
-    ],
-)
-def test_structured_outputs_that_are_none(
-    answer: Scripted, status: int, kind: str, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(answer)
-    problem = service.client.post("/v1/forecast").json()
-    assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:{kind}")
-
-
-def test_the_log_names_the_field_of_an_output_and_not_its_value(
-    service: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
-) -> None:
-    offline.script(Scripted(reply='{"city": "Oslo", "celsius": "secret plan"}', times=9))
-    assert service.client.post("/v1/forecast").status_code == 502
-    assert "celsius (int_parsing)" in caplog.text
-    assert "secret plan" not in caplog.text
-
-
-def test_responses(service: Service, offline: OfflineOpenAI) -> None:
-    offline.script(
-        Scripted(path="/v1/responses", status=500), Scripted(path="/v1/responses", body=POEM)
-    )
-    assert service.client.post("/v1/poem").json() == "Roses are red."
-
-
-def test_an_endpoint_cannot_bypass_the_limit(service: Service, offline: OfflineOpenAI) -> None:
-    """The limit is inside `call`: an endpoint has nothing to declare."""
-    offline.script(Scripted(delay=60), Scripted(path="/v1/embeddings", delay=60))
-    with ask_without_reading(service, "/v1/chat"):
-        wait_until(lambda: offline.received)
-        response = service.client.post("/v1/embeddings", json={"texts": ["one"]})
-        assert response.json()["type"] == "urn:problem-type:overloaded"
-    service.settle()
-    with ask_without_reading(service, "/v1/embeddings", {"texts": ["one"]}):
-        wait_until(lambda: len(offline.received) == 2)
-        assert service.chat().json()["type"] == "urn:problem-type:overloaded"
-    service.settle()
 
 
 def test_a_resource_may_describe_its_own_failure(service: Service, offline: OfflineOpenAI) -> None:

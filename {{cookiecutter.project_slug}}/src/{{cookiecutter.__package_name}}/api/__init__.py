@@ -1,9 +1,11 @@
-"""What clients of the service see: its endpoints. Each module that has some is included here."""
+"""What clients of the service see. A module with endpoints has a `router` and is listed here."""
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 
 from ..server.problems import PROBLEM_RESPONSES
 from . import chat
 
-router = APIRouter(prefix="/v1", responses=PROBLEM_RESPONSES)
-router.include_router(chat.router)
+
+def add_endpoints(app: FastAPI) -> None:
+    for module in (chat,):
+        app.include_router(module.router, prefix="/v1", responses=PROBLEM_RESPONSES)

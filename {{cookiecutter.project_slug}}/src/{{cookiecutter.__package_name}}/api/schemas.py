@@ -2,15 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Json,
-    Tag,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Json, Tag
 
 from ..server.events import MEDIA_TYPE
 from ..server.problems import Problem
@@ -36,7 +28,7 @@ class TextPart(Input):
 
 
 class Image(Input):
-    url: Annotated[Text, Field(pattern="^(https://|data:image/)")]
+    url: Text = Field(pattern="^(https://|data:image/)", examples=["https://example.com/cat.jpg"])
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
@@ -69,29 +61,9 @@ class Message(Input):
 
 
 class ChatRequest(Input):
-    """What is given goes to OpenAI, each field under its own name."""
-
+    # Each field goes to OpenAI under its own name, but for `max_output_tokens`: see `to_params`.
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"messages": [{"role": "user", "content": "Say hello."}]},
-                {
-                    "messages": [
-                        {"role": "developer", "content": "Answer in one sentence."},
-                        {
-                            "role": "user",
-                            "content": [
-                                {"type": "text", "text": "What is in this image?"},
-                                {
-                                    "type": "image_url",
-                                    "image_url": {"url": "https://example.com/cat.jpg"},
-                                },
-                            ],
-                        },
-                    ]
-                },
-            ]
-        },
+        json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Say hello."}]}]},
     )
 
     messages: list[Message] = Field(min_length=1, fail_fast=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import openai
+from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent
 from pydantic_core import from_json
 
 # For an error that came under status 200 and says no more than its type: OpenAI's and Anthropic's.
@@ -125,3 +126,16 @@ def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
     if body.get("object") == "error" or body.get("finish_reason") == "error":
         return body
     return find_error(choices) if isinstance(choices, list) else None
+
+
+def raise_failure(event: object) -> None:
+    """Raise what the SDK only yields: a failure in a stream of the Responses API.
+
+    Raises:
+        openai.APIError: the event says that the response failed.
+    """
+    if isinstance(event, (ResponseErrorEvent, ResponseFailedEvent)):
+        error = event.response.error if isinstance(event, ResponseFailedEvent) else event
+        body = error and error.model_dump(include={"code", "message"}, warnings=False)
+        request = httpx2.Request("POST", "/responses")  # the SDK's error must have one
+        raise openai.APIError(error.message if error else event.type, request, body=body)

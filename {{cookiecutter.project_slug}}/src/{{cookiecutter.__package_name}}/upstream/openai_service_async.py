@@ -48,7 +48,9 @@ class OpenAIService:
         self._limiter.release()
         return result
 
-    async def stream(self, send: Callable[[AsyncOpenAI], Awaitable[AsyncIterable[T]]]) -> Stream[T]:
+    async def stream(
+        self, send: Callable[[AsyncOpenAI], AsyncIterable[T] | Awaitable[AsyncIterable[T]]]
+    ) -> Stream[T]:
         """As `call`, for what yields events: one of the SDK's streams, or an async generator.
 
         Returns once the first event is there: until then a failure is retried, and the deadline
@@ -56,7 +58,10 @@ class OpenAIService:
         """
 
         async def open_stream(client: AsyncOpenAI) -> Stream[T]:
-            return await Stream.open(await send(client), self._limiter.release)
+            source = send(client)
+            if isinstance(source, Awaitable):
+                source = await source
+            return await Stream.open(source, self._limiter.release)
 
         return await self._begin(open_stream)
 

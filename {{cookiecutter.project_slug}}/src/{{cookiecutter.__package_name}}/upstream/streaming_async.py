@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
+from .error_bodies import raise_failure
 from .error_mapping import translated
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Stream(Generic[T]):
         stream = cls(source, release)
         try:
             async for event in stream._events:
+                raise_failure(event)
                 stream._first.append(event)
                 break
         except BaseException:
@@ -47,7 +49,9 @@ class Stream(Generic[T]):
         if self._first:
             return self._first.pop()
         with translated():
-            return await anext(self._events)
+            event = await anext(self._events)
+            raise_failure(event)
+        return event
 
     async def aclose(self) -> None:
         self._release()

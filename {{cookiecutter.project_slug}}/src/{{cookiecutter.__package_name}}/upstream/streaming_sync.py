@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from openai import OpenAI
 
+from .error_bodies import raise_failure
 from .error_mapping import translated
 from .sockets import Call
 
@@ -78,6 +79,7 @@ class Stream(Generic[T]):
             source: Any = send(client)
             try:
                 for event in source:
+                    raise_failure(event)
                     self._put(event)
                     if self._is_closed:
                         break
