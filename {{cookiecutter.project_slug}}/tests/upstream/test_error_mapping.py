@@ -1,15 +1,22 @@
-"""Errors read by the right sign: codes and types before the status, and also under status 200."""
+"""Errors are read by code and type before the status, and also where the status is 200."""
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
-from ..conftest import Service, events
+from ..conftest import Service, error_bodies, error_mapping, events, retries
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 pytestmark = pytest.mark.usefixtures("no_backoff")
+
+# Status and type of our problem, and whether the call is retried.
+Outcome = tuple[tuple[int, str], bool]
+SDKError = Callable[..., openai.APIStatusError]
 
 ERROR = (502, "upstream-error")
 QUOTA = (503, "upstream-quota-exhausted")
@@ -34,7 +41,7 @@ MONEY: list[dict[str, Any]] = [
     {"code": None, "type": "exceeded_current_quota_error"},  # Moonshot
 ]
 
-# Errors under status 200: what they say, our problem, and whether they are tried again.
+# Errors under status 200: what they say, our problem, and whether they are retried.
 Hidden = tuple[Any, tuple[int, str], bool]
 HIDDEN: list[Hidden] = [
     ({"error": {"message": "busy"}}, ERROR, True),
@@ -149,6 +156,47 @@ def text(body: Any) -> str:
     return body if isinstance(body, str) else json.dumps(body)
 
 
+def outcome(error: Exception) -> Outcome:
+    ours = error_mapping.translate(error)
+    assert ours is not None
+    return (ours.status, ours.type), retries.is_retried(error)
+
+
+@pytest.fixture(scope="module")
+def sdk_error() -> Iterator[SDKError]:
+    """The SDK's exception for a response to a chat."""
+    responses: list[httpx2.Response] = []
+
+    def set_status(response: httpx2.Response) -> None:  # as the service's client does
+        if error_bodies.may_hold_error(response):
+            response.read()
+            error_bodies.set_status(response)
+
+    http_client = httpx2.Client(
+        transport=httpx2.MockTransport(lambda _: responses.pop()),
+        event_hooks={"response": [set_status]},
+    )
+    with openai.OpenAI(
+        api_key="x", base_url="http://openai.test", max_retries=0, http_client=http_client
+    ) as client:
+
+        def error(status: int, body: Any, **headers: str) -> openai.APIStatusError:
+            headers = {"content-type": "application/json"} | headers
+            content = text(body).encode()
+            responses.append(httpx2.Response(status, headers=headers, content=content))
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.post("/chat/completions", cast_to=httpx2.Response)
+            return caught.value
+
+        yield error
+
+
+def error_in(body: Any) -> openai.APIStatusError | None:
+    """As in the data of an event, and in a body that is not sent as JSON."""
+    request = httpx2.Request("POST", "http://openai.test/chat/completions")
+    return error_bodies.error_in(text(body).encode(), httpx2.Response(200, request=request))
+
+
 def problem_of(response: Any) -> tuple[int, str]:
     body = response.json()
     assert response.status_code == body["status"]
@@ -159,63 +207,146 @@ def event(body: Any) -> Scripted:
     return Scripted(body=f"data: {text(body)}\n\n", content_type="text/event-stream")
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("status", [400, 429, 500])
 @pytest.mark.parametrize("error", MONEY)
-def test_money_that_is_missing_is_no_rate_limit_whatever_the_status(
-    endpoint: str, status: int, error: dict[str, Any], service: Service, offline: OfflineOpenAI
+def test_a_quota_is_no_rate_limit_whatever_the_status(
+    error: dict[str, Any], sdk_error: SDKError
 ) -> None:
-    body = text({"error": error})
-    headers = {"x-should-retry": "true"}
-    offline.script(Scripted(status=status, body=body, headers=headers))
-    assert problem_of(service.post(endpoint)) == QUOTA
-    assert len(offline.received) == 1
+    for status in (400, 429, 500):
+        found = sdk_error(status, {"error": error}, **{"x-should-retry": "true"})
+        assert outcome(found) == (QUOTA, False)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_an_error_under_status_200_is_that_error(hidden: Hidden, sdk_error: SDKError) -> None:
+    body, *expected = hidden
+    found = error_in(body)
+    assert found
+    assert outcome(found) == tuple(expected)
+    assert outcome(sdk_error(200, body)) == tuple(expected)
+
+
+@pytest.mark.parametrize(("status", "body", "problem"), OPERATORS_FAULT)
+def test_what_the_operator_got_wrong_is_not_blamed_on_the_client(
+    status: int, body: Any, problem: tuple[int, str], sdk_error: SDKError
+) -> None:
+    assert outcome(sdk_error(status, body)) == (problem, False)
+
+
+@pytest.mark.parametrize(("status", "body"), CLIENTS_FAULT)
+def test_what_the_client_got_wrong_is_told(status: int, body: Any, sdk_error: SDKError) -> None:
+    assert outcome(sdk_error(status, body)) == (INPUT, False)
+
+
+@pytest.mark.parametrize("code", ["invalid_api_key", "model_not_found", "content_filter"])
+def test_a_permanent_failure_is_not_retried_under_a_status_that_is(
+    code: str, sdk_error: SDKError
+) -> None:
+    problem, is_retried = outcome(sdk_error(500, {"error": {"code": code}}))
+    assert problem != ERROR
+    assert not is_retried
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "a\nb", "code": "insufficient_quota"}}',
+        '{"error": "insufficient_quota"}',
+        '[{"error": {"code": "insufficient_quota"}}]',
+    ],
+    ids=["control character", "text", "list"],
+)
+def test_a_quota_is_seen_in_any_form(body: str, sdk_error: SDKError) -> None:
+    found = error_in(body)
+    assert found
+    assert outcome(found) == (QUOTA, False)
+    # The SDK parses these itself, and strictly.
+    assert outcome(sdk_error(429, body.replace("\n", " "))) == (QUOTA, False)
+
+
+# Over HTTP: two bodies of a kind, one that is retried and one that is not.
+OVER_HTTP = [({"error": {"code": 429}}, LIMIT, 4), ({"error": {"code": 401}}, KEY, 1)]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-@pytest.mark.parametrize("hidden", HIDDEN)
-def test_an_error_under_status_200_is_that_error(
+@pytest.mark.parametrize(("body", "problem", "attempts"), OVER_HTTP)
+def test_a_body_with_an_error_becomes_its_problem(
     endpoint: str,
     content_type: str,
-    hidden: Hidden,
+    body: Any,
+    problem: tuple[int, str],
+    attempts: int,
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
-    body, problem, is_retried = hidden
     offline.script(Scripted(body=text(body), content_type=content_type, times=4))
     assert problem_of(service.post(endpoint)) == problem
-    assert len(offline.received) == (4 if is_retried else 1)
+    assert len(offline.received) == attempts
 
 
-@pytest.mark.parametrize("hidden", HIDDEN)
-def test_an_error_as_first_event_is_that_error(
-    hidden: Hidden,
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_body_with_control_characters_is_read_all_the_same(
+    endpoint: str, service: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(body='{"error": {"message": "a\nb", "code": "insufficient_quota"}}'))
+    assert problem_of(service.post(endpoint)) == QUOTA
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize(("body", "problem", "attempts"), OVER_HTTP)
+def test_a_first_event_with_an_error_becomes_its_problem(
+    body: Any,
+    problem: tuple[int, str],
+    attempts: int,
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
-    body, problem, is_retried = hidden
     offline.script(*[event(body)] * 4)
     assert problem_of(service.stream()) == problem
-    assert len(offline.received) == (4 if is_retried else 1)
+    assert len(offline.received) == attempts
 
 
 @pytest.mark.parametrize("prefix", ["", "event: error\n"])
-@pytest.mark.parametrize("hidden", HIDDEN)
-def test_an_error_as_later_event_ends_the_stream(
+@pytest.mark.parametrize(("body", "problem", "_"), OVER_HTTP)
+def test_a_later_event_with_an_error_ends_the_stream(
     prefix: str,
-    hidden: Hidden,
+    body: Any,
+    problem: tuple[int, str],
+    _: int,
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
-    body, (status, kind), _ = hidden
     first = {"choices": [{"delta": {"content": "Hel"}}]}
     blocks = [f"data: {text(first)}", f"{prefix}data: {text(body)}", "data: [DONE]"]
     offline.script(Scripted(body="\n\n".join(blocks), content_type="text/event-stream"))
     delta, (name, data) = events(service.stream())
     assert delta == ("delta", {"text": "Hel"})
-    assert (name, data["status"]) == ("error", status)
-    assert data["type"] == f"urn:problem-type:{kind}"
+    assert (name, data["status"]) == ("error", problem[0])
+    assert data["type"] == f"urn:problem-type:{problem[1]}"
+    assert len(offline.received) == 1
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "problem"),
+    [
+        (400, {"error": {"message": "Not this one.", "param": "model"}}, {}, MODEL),
+        (422, {"detail": [{"loc": ["body", "messages"], "msg": "Too many."}]}, {}, INPUT),
+        (500, {"error": {"code": "insufficient_quota"}}, {"x-should-retry": "true"}, QUOTA),
+        (500, {"error": {"code": "invalid_api_key"}}, {}, KEY),
+    ],
+)
+def test_a_refusal_becomes_its_problem_and_is_not_retried(
+    endpoint: str,
+    status: int,
+    body: Any,
+    headers: dict[str, str],
+    problem: tuple[int, str],
+    service: Service,
+    offline: OfflineOpenAI,
+) -> None:
+    offline.script(Scripted(status=status, body=text(body), headers=headers))
+    assert problem_of(service.post(endpoint)) == problem
     assert len(offline.received) == 1
 
 
@@ -247,61 +378,6 @@ def test_a_reply_may_speak_of_an_error(service: Service, offline: OfflineOpenAI)
     assert service.chat().json()["reply"] == said
     assert "event: done" in service.stream().text
     assert len(offline.received) == 2
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("refusal", OPERATORS_FAULT)
-def test_what_the_operator_got_wrong_is_not_blamed_on_the_client(
-    endpoint: str,
-    refusal: tuple[int, Any, tuple[int, str]],
-    service: Service,
-    offline: OfflineOpenAI,
-) -> None:
-    status, body, problem = refusal
-    offline.script(Scripted(status=status, body=text(body)))
-    assert problem_of(service.post(endpoint)) == problem
-    assert len(offline.received) == 1
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize(("status", "body"), CLIENTS_FAULT)
-def test_what_the_client_got_wrong_is_told(
-    endpoint: str, status: int, body: Any, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(Scripted(status=status, body=text(body)))
-    assert problem_of(service.post(endpoint)) == INPUT
-    assert len(offline.received) == 1
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("code", ["invalid_api_key", "model_not_found", "content_filter"])
-def test_a_code_that_will_not_pass_is_not_tried_again_under_a_status_that_may(
-    endpoint: str, code: str, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(Scripted(status=500, code=code))
-    assert problem_of(service.post(endpoint)) != ERROR
-    assert len(offline.received) == 1
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"error": {"message": "a\nb", "code": "insufficient_quota"}}',
-        '{"error": "insufficient_quota"}',
-        '[{"error": {"code": "insufficient_quota"}}]',
-    ],
-    ids=["control character", "text", "list"],
-)
-@pytest.mark.parametrize("status", [200, 429])
-def test_money_that_is_missing_is_seen_in_any_form(
-    endpoint: str, body: str, status: int, service: Service, offline: OfflineOpenAI
-) -> None:
-    if status == 429 and not body.startswith("["):
-        body = body.replace("\n", " ")  # the SDK reads these itself
-    offline.script(Scripted(status=status, body=body))
-    assert problem_of(service.post(endpoint)) == QUOTA
-    assert len(offline.received) == 1
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
