@@ -17,7 +17,7 @@ import uvicorn
 from tenacity import wait_none
 
 from {{ cookiecutter.__package_name }} import app, errors, settings
-from {{ cookiecutter.__package_name }}.api import dependencies, streamed_reply
+from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
@@ -39,6 +39,7 @@ from dev.offline_openai import OfflineOpenAI, running
 # The one place that names the package: tests take its modules from here.
 __all__ = [
     "app",
+    "completions",
     "concurrency",
     "connections",
     "deadline",
