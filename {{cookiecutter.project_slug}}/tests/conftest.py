@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,11 @@ __all__ = [
     "transport",
 ]
 PACKAGE = app.__package__
+
+# Loading the certificates of the system takes 50 ms.
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+load_certificates = httpx2.create_ssl_context
+certificates = cache(load_certificates)
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
 QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}
@@ -137,6 +144,19 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_loaded_once() -> Iterator[None]:
+    """Unless a test names some of its own."""
+
+    def create() -> ssl.SSLContext:
+        own = {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
+        return load_certificates() if own else certificates()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx2, "create_ssl_context", create)
+        yield
+
+
 @pytest.fixture(scope="session")
 def _offline() -> Iterator[OfflineOpenAI]:
     with running() as offline:
@@ -169,7 +189,7 @@ def serving(application: Any) -> Iterator[Service]:
         wait_until(lambda: server.started or not thread.is_alive())
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        with httpx2.Client(base_url=url, timeout=20) as client:
+        with httpx2.Client(base_url=url, timeout=20, verify=NO_CERTIFICATES) as client:
             yield Service(url, client, server)
     finally:
         server.should_exit = True

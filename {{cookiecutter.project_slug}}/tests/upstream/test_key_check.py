@@ -1,5 +1,6 @@
-"""The table of states in which a key may be: what is asked, shown by `/readyz` and logged."""
+"""The states of a key: which requests tell them, and how `/readyz` and the log show them."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -13,13 +14,12 @@ MODEL = "/v1/models/gpt-test"
 CHAT = "/v1/chat/completions"
 PAGE = Scripted(body="<html>It works!</html>", content_type="text/html; charset=utf-8")
 
-# What `/readyz` shows, whether the service is ready, and how loudly the log says it.
-ACCEPTED = ("accepted", True, "INFO")
-REJECTED = ("rejected", False, "ERROR")
-NO_MODEL = ("model-unavailable", False, "ERROR")
-WRONG = ("wrong-address", False, "ERROR")
-UNREACHABLE = ("unreachable", False, "ERROR")
-UNKNOWN = ("unknown", True, "WARNING")
+ACCEPTED = "accepted"
+REJECTED = "rejected"
+NO_MODEL = "model-unavailable"
+WRONG = "wrong-address"
+UNREACHABLE = "unreachable"
+UNKNOWN = "unknown"
 
 
 def on(path: str, step: Scripted) -> Scripted:
@@ -42,43 +42,10 @@ def moved(url: str) -> Scripted:
     return Scripted(status=308, body="", headers={"location": url})
 
 
-@pytest.fixture
-def own() -> Iterator[OfflineOpenAI]:
-    """An upstream that no other service asks about its key."""
-    with running() as offline:
-        yield offline
+def try_key(offline: OfflineOpenAI, seconds: float = 10, **changed: str) -> key_check.Verdict:
+    return asyncio.run(key_check.try_key(make_settings(offline, **changed), seconds))
 
 
-@pytest.fixture
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_check, "TIMEOUT_SECONDS", 0.6)
-
-
-def state(
-    offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture, **changed: str
-) -> tuple[str, bool, str, str]:
-    """How `/readyz` and the log describe the key once it was tried."""
-    caplog.set_level(logging.INFO)
-    with serving(app.create_app(make_settings(offline, **changed))) as service:
-
-        def readyz() -> str:
-            return str(service.client.get("/readyz").json()["openai_api_key"])
-
-        wait_until(lambda: readyz() != "unchecked")
-        response = service.client.get("/readyz")
-        assert response.json()["ready"] is response.is_success
-    records = [r for r in caplog.records if "OPENAI_" in r.getMessage()]
-    assert len(records) == 1
-    assert KEY not in records[0].getMessage()
-    return (
-        response.json()["openai_api_key"],
-        response.is_success,
-        records[0].levelname,
-        records[0].getMessage(),
-    )
-
-
-@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize(
     ("answer", "expected", "seen"),
     [
@@ -94,23 +61,26 @@ def state(
         (no(500), UNREACHABLE, "500"),
         (Scripted(status=503, body="<html>", content_type="text/html"), UNREACHABLE, "503"),
         (Scripted(drop=True), UNREACHABLE, "disconnected"),
-        (Scripted(delay=60), UNREACHABLE, "no answer within 0.6 s"),
         (Scripted(status=407, body=""), UNREACHABLE, "407"),
     ],
 )
 def test_a_verdict_on_the_model_needs_no_chat(
-    answer: Scripted,
-    expected: tuple[str, bool, str],
-    seen: str,
-    own: OfflineOpenAI,
-    caplog: pytest.LogCaptureFixture,
+    answer: Scripted, expected: str, seen: str, offline: OfflineOpenAI
 ) -> None:
-    own.script(on(MODEL, answer))
-    *found, sentence = state(own, caplog)
-    assert tuple(found) == expected
-    assert seen.replace("URL", own.url + "/models/gpt-test") in sentence
-    assert f"GET {own.url}/models/gpt-test" in sentence
-    assert {request.path for request in own.received} == {MODEL}
+    offline.script(on(MODEL, answer))
+    verdict = try_key(offline)
+    assert verdict.status == expected
+    assert seen.replace("URL", offline.url + "/models/gpt-test") in verdict.sentence
+    assert f"GET {offline.url}/models/gpt-test" in verdict.sentence
+    assert KEY not in verdict.sentence
+    assert {request.path for request in offline.received} == {MODEL}
+
+
+def test_the_check_has_a_timeout(offline: OfflineOpenAI) -> None:
+    offline.script(on(MODEL, Scripted(delay=60)))
+    verdict = try_key(offline, seconds=0.2)
+    assert verdict.status == UNREACHABLE
+    assert "no answer within 0.2 s" in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -134,14 +104,14 @@ def test_a_verdict_on_the_model_needs_no_chat(
     ],
 )
 def test_where_the_model_is_no_verdict_a_dry_call_is(
-    answer: Scripted, own: OfflineOpenAI, caplog: pytest.LogCaptureFixture
+    answer: Scripted, offline: OfflineOpenAI
 ) -> None:
     """A chat without messages, which OpenAI authenticates and refuses: it costs nothing."""
-    own.script(on(MODEL, answer))
-    *found, sentence = state(own, caplog)
-    assert tuple(found) == ACCEPTED
-    assert f"POST {own.url}/chat/completions answered 400" in sentence
-    asked, dry = own.received
+    offline.script(on(MODEL, answer))
+    verdict = try_key(offline)
+    assert verdict.status == ACCEPTED
+    assert f"POST {offline.url}/chat/completions answered 400" in verdict.sentence
+    asked, dry = offline.received
     assert (asked.method, asked.path) == ("GET", MODEL)
     assert (dry.method, dry.path) == ("POST", CHAT)
     assert dry.headers["authorization"] == f"Bearer {KEY}"
@@ -209,26 +179,63 @@ def test_where_the_model_is_no_verdict_a_dry_call_is(
         (reply({"error": "Unexpected endpoint."}), UNKNOWN, "200"),
     ],
 )
-def test_the_dry_call_tells_how_the_key_stands(
+def test_the_dry_call_tells_the_state_of_the_key(
+    answer: Scripted, expected: str, seen: str, offline: OfflineOpenAI
+) -> None:
+    offline.script(on(MODEL, no(401)), on(CHAT, answer))
+    verdict = try_key(offline)
+    assert verdict.status == expected
+    assert f"POST {offline.url}/chat/completions" in verdict.sentence
+    assert seen in verdict.sentence
+    assert "secret" not in verdict.sentence
+    assert KEY not in verdict.sentence
+    assert ("/v1?" in verdict.sentence) is (expected == WRONG)
+
+
+def test_the_name_of_a_model_is_escaped_in_the_path(offline: OfflineOpenAI) -> None:
+    assert try_key(offline, openai_model="meta-llama/Llama-3?").status == ACCEPTED
+    assert offline.received[0].path == "/v1/models/meta-llama%2FLlama-3%3F"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "is_ready", "level"),
+    [
+        (no(400), ACCEPTED, True, "INFO"),
+        (no(401), REJECTED, False, "ERROR"),
+        (no(404, "model_not_found"), NO_MODEL, False, "ERROR"),
+        (no(404), WRONG, False, "ERROR"),
+        (no(500), UNREACHABLE, False, "ERROR"),
+        (no(402), UNKNOWN, True, "WARNING"),
+    ],
+)
+def test_the_state_decides_on_readiness_and_log_level(
     answer: Scripted,
-    expected: tuple[str, bool, str],
-    seen: str,
-    own: OfflineOpenAI,
+    status: str,
+    is_ready: bool,
+    level: str,
+    offline: OfflineOpenAI,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    own.script(on(MODEL, no(401)), on(CHAT, answer))
-    *found, sentence = state(own, caplog)
-    assert tuple(found) == expected
-    assert f"POST {own.url}/chat/completions" in sentence
-    assert seen in sentence
-    assert "secret" not in sentence
-    assert ("/v1?" in sentence) is (found[0] == "wrong-address")
+    caplog.set_level(logging.INFO)
+    offline.script(on(MODEL, no(401)), on(CHAT, answer))
+    check = key_check.KeyCheck(make_settings(offline))
+
+    async def run() -> None:
+        running = asyncio.create_task(check.run())
+        while check.status == key_check.KeyStatus.UNCHECKED:
+            await asyncio.sleep(0.001)
+        running.cancel()
+
+    asyncio.run(run())
+    assert (check.status, check.is_ready) == (status, is_ready)
+    assert [r.levelname for r in caplog.records if "OPENAI_" in r.getMessage()] == [level]
 
 
-def test_a_models_name_is_no_path(own: OfflineOpenAI, caplog: pytest.LogCaptureFixture) -> None:
-    name = "meta-llama/Llama-3?"
-    assert state(own, caplog, openai_model=name)[0] == "accepted"
-    assert own.received[0].path == "/v1/models/meta-llama%2FLlama-3%3F"
+@pytest.fixture
+def own() -> Iterator[OfflineOpenAI]:
+    """An upstream that no other service asks about its key."""
+    with running() as offline:
+        yield offline
 
 
 def test_the_service_is_ready_once_a_chat_would_be_let_in(
