@@ -34,10 +34,9 @@ from .conftest import (
 from dev.offline_openai import OfflineOpenAI, Scripted, running
 
 # On connections of their own.
-get, post, stream = (
-    partial(function, timeout=60, verify=NO_CERTIFICATES)
-    for function in (httpx2.get, httpx2.post, httpx2.stream)
-)
+get = partial(httpx2.get, timeout=60, verify=NO_CERTIFICATES)
+post = partial(httpx2.post, timeout=60, verify=NO_CERTIFICATES)
+stream = partial(httpx2.stream, timeout=60, verify=NO_CERTIFICATES)
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 LISTENS = re.compile(r"(?:Listening|Uvicorn running) on (\S+) ")

@@ -10,6 +10,7 @@ from itertools import pairwise
 import httpx2
 import openai
 import pytest
+from pydantic import SecretStr
 from tenacity import Retrying
 
 from ..conftest import KEY, Service, deadline, retries, settings
@@ -28,7 +29,9 @@ def waits_between(attempts: list[Received]) -> list[float]:
 
 def waits(failures: int, **headers: str) -> list[float]:
     """Seconds to wait after each of these failures, for a call with a deadline of 60 s."""
-    known = settings.Settings(openai_api_key=KEY, openai_model="x", max_attempts=failures + 1)
+    known = settings.Settings(
+        openai_api_key=SecretStr(KEY), openai_model="gpt-test", max_attempts=failures + 1
+    )
     request = httpx2.Request("POST", "http://openai.test")
     errors = [
         openai.RateLimitError(
