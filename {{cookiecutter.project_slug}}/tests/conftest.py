@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from tenacity import wait_none
 
+from {{ cookiecutter.__package_name }} import __main__ as main
 from {{ cookiecutter.__package_name }} import app, environment, errors, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
@@ -54,6 +55,7 @@ __all__ = [
     "error_mapping",
     "errors",
     "key_check",
+    "main",
     "openai_service",
     "request_id",
     "retries",
@@ -67,10 +69,8 @@ __all__ = [
 ]
 PACKAGE = app.__package__
 
-# Loading the certificates of the system takes 50 ms.
+# For clients of plain HTTP: loading the certificates of the system takes 50 ms.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-load_certificates = httpx2.create_ssl_context
-certificates = cache(load_certificates)
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
 QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}
@@ -149,14 +149,20 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _certificates_loaded_once() -> Iterator[None]:
-    """Unless a test names some of its own."""
+    """Unless a test names certificates of its own."""
+    load = httpx2.create_ssl_context
+    load_once = cache(load)
 
-    def create() -> ssl.SSLContext:
-        own = {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
-        return load_certificates() if own else certificates()
+    def names() -> list[str | None]:
+        return [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
 
+    usual = names()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(httpx2, "create_ssl_context", create)
+        patch.setattr(
+            httpx2,
+            "create_ssl_context",
+            lambda: load_once() if names() == usual else load(),
+        )
         yield
 
 

@@ -1,6 +1,7 @@
 """The service as a process of its own: `python -m` the package, and how it starts and stops."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -8,19 +9,35 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import httpx2
 import pytest
+import uvicorn
 
-from .conftest import KEY, PACKAGE, QUESTION, events, wait_until
+from .conftest import (
+    KEY,
+    NO_CERTIFICATES,
+    PACKAGE,
+    QUESTION,
+    events,
+    main,
+    shutdown,
+    wait_until,
+)
 from dev.offline_openai import OfflineOpenAI, Scripted, running
+
+# On connections of their own.
+get = partial(httpx2.get, timeout=60, verify=NO_CERTIFICATES)
+post = partial(httpx2.post, timeout=60, verify=NO_CERTIFICATES)
+stream = partial(httpx2.stream, timeout=60, verify=NO_CERTIFICATES)
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 LISTENS = re.compile(r"(?:Listening|Uvicorn running) on (\S+) ")
@@ -69,90 +86,113 @@ def env(offline: OfflineOpenAI, **changed: str) -> dict[str, str]:
 
 def answers(url: str) -> bool:
     try:
-        return httpx2.get(url).is_success
+        return get(url).is_success
     except httpx2.TransportError:
         return False
 
 
-def test_what_it_cannot_start_with_it_names_in_one_line(offline: OfflineOpenAI) -> None:
-    offline.script(
-        Scripted(path="/v1/models", status=401, code="invalid_api_key", message=f"Wrong: {KEY}")
-    )
-    socks = "socks5://user:secret@127.0.0.1:9"
-    with (
-        running(Scripted(status=403, code="account_deactivated")) as deactivated,
-        process(OPENAI_MODEL="gpt-test") as keyless,
-        process(**env(offline)) as rejected,
-        process(**env(deactivated)) as refused,
-        process(**env(offline, ALL_PROXY=socks)) as unknown,
-    ):
-        deactivated.script(Scripted(path="/v1/models", status=401))  # before it has started
-        status, printed = keyless.end()
-        assert status == 78
-        assert printed.startswith("OPENAI_API_KEY is not set: ")
-        assert printed.count("\n") == 1
+@pytest.fixture
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[object, str]]]:
+    """Run `main` in this process, up to where it serves: its exit status, and what it prints."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    handled = {number: signal.getsignal(number) for number in shutdown.SIGNALS}
+    listen, listeners = main.listen, []
 
-        sentence = "OPENAI_API_KEY is rejected: {} answered {}. Put a valid key in its place.\n"
-        model = f"GET {offline.url}/models/gpt-test"
-        assert rejected.end() == (78, sentence.format(model, "401 invalid_api_key"))
-        chat = f"POST {deactivated.url}/chat/completions"
-        assert refused.end() == (78, sentence.format(chat, "403 account_deactivated"))
+    def listen_until_the_end(host: str, port: int) -> socket.socket:
+        listeners.append(listen(host, port))
+        return listeners[-1]
 
-        status, printed = unknown.end()
-        assert status == 78
-        assert printed.startswith("ALL_PROXY names no proxy ")
-        assert printed.count("\n") == 1
+    monkeypatch.setattr(main, "listen", listen_until_the_end)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
 
+    def run(**env: str) -> tuple[object, str]:
+        status: object = None
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ({"PORT": "0"} | env).items():
+                patch.setenv(name, value)
+            try:
+                main.main()
+            except SystemExit as ended:
+                status = ended.code
+        return status, capsys.readouterr().err
 
-def test_what_is_no_verdict_on_the_key_delays_the_start_by_two_seconds_at_most() -> None:
-    """It is logged once, although the key is tried before the server listens and after."""
-
-    def check(answer: Scripted, state: str, seen: str) -> None:
-        with running() as offline, process(**env(offline)) as service:
-            offline.script(answer)
-            wait_until(lambda: offline.received, seconds=60)
-            url = service.url()
-            assert httpx2.get(f"{url}/livez").is_success
-            # It would be 10 s; of what this is, most is for a busy machine.
-            assert time.monotonic() - offline.received[0].at < 6
-            wait_until(lambda: offline.received[1:])
-            if state != "unchecked":
-                wait_until(lambda: readyz(url) == state)
-                assert service.log.read_text().count(seen) == 1
-
-    answers = [
-        (Scripted(path="/v1/models", delay=60, times=2), "unchecked", ""),
-        (Scripted(path="/v1/models", status=503, times=9), "unreachable", "answered 503"),
-    ]
-    with ThreadPoolExecutor() as pool:
-        for checked in [pool.submit(check, *each) for each in answers]:
-            checked.result()
+    yield run
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    for number, handler in handled.items():
+        signal.signal(number, handler)
+    for listener in listeners:
+        listener.close()
 
 
-def readyz(url: str) -> str:
-    return str(httpx2.get(f"{url}/readyz").json()["openai_api_key"])
+REJECTED = "OPENAI_API_KEY is rejected: {} answered {}. Put a valid key in its place.\n"
 
 
-def test_an_address_that_cannot_be_listened_on_is_named_in_one_sentence(
+def test_a_process_that_cannot_start_names_the_reason_and_ends_with_status_78(
     offline: OfflineOpenAI,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy, ExitStack() as stack:
+    wrong = Scripted(path="/v1/models", status=401, code="invalid_api_key", message=f"Wrong: {KEY}")
+    offline.script(wrong)
+    with process(**env(offline)) as rejected:
+        model = f"GET {offline.url}/models/gpt-test"
+        assert rejected.end() == (78, REJECTED.format(model, "401 invalid_api_key"))
+
+
+def test_a_key_that_only_the_dry_call_finds_rejected_is_refused(
+    offline: OfflineOpenAI, run_main: Callable[..., tuple[object, str]]
+) -> None:
+    offline.script(Scripted(path="/v1/models", status=401))
+    offline.script(Scripted(status=403, code="account_deactivated"))
+    chat = f"POST {offline.url}/chat/completions"
+    assert run_main(**env(offline)) == (78, REJECTED.format(chat, "403 account_deactivated"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY is not set: "),
+        ({"ALL_PROXY": "socks5://user:secret@127.0.0.1:9"}, "ALL_PROXY names no proxy "),
+    ],
+)
+def test_a_wrong_environment_is_refused_in_one_line(
+    changed: dict[str, str],
+    sentence: str,
+    offline: OfflineOpenAI,
+    run_main: Callable[..., tuple[object, str]],
+) -> None:
+    status, printed = run_main(**env(offline, **changed))
+    assert status == 78
+    assert printed.startswith(sentence)
+    assert printed.count("\n") == 1
+    assert not offline.received
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"HOST": "x86_64-conda-linux-gnu"},
+        {"PORT": "BUSY"},
+        {"PORT": "BUSY", "WORKERS": "2"},
+        {"HOST": "203.0.113.7"},  # for documentation (RFC 5737)
+        {"HOST": f"{'a' * 64}.example"},  # cannot be encoded
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_named_in_one_sentence(
+    names: dict[str, str],
+    offline: OfflineOpenAI,
+    run_main: Callable[..., tuple[object, str]],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
-        # The last two: an address for documentation (RFC 5737), and a name that cannot be encoded.
-        addresses = [
-            {"HOST": "x86_64-conda-linux-gnu"},
-            {"PORT": port},
-            {"PORT": port, "WORKERS": "2"},
-            {"HOST": "203.0.113.7"},
-            {"HOST": f"{'a' * 64}.example"},
-        ]
-        services = [stack.enter_context(process(**env(offline, **names))) for names in addresses]
-        for names, service in zip(addresses, services, strict=True):
-            status, printed = service.end()
-            assert status == 78
-            assert next(iter(names)) in printed
-            assert names.get("HOST", "127.0.0.1") in printed
-            assert (printed.count("\n"), printed.count(". ")) == (1, 0)
+        changed = {name: value.replace("BUSY", port) for name, value in names.items()}
+        status, printed = run_main(**env(offline, **changed))
+    assert status == 78
+    assert next(iter(names)) in printed
+    assert names.get("HOST", "127.0.0.1") in printed
+    assert (printed.count("\n"), printed.count(". ")) == (1, 0)
     assert not offline.received
 
 
@@ -165,15 +205,12 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-def test_it_listens_on_ipv6_and_warns_once_of_a_misspelled_name(offline: OfflineOpenAI) -> None:
-    names = {"HOST": "[::1]", "MAX_CONCURENCY": "3", "LOG_FORMAT": "json"}
-    with process(**env(offline, **names)) as service:
-        url = service.url()
-        assert url.startswith("http://[::1]:")
-        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
-        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
-    assert warnings == ["MAX_CONCURENCY is not a setting: is MAX_CONCURRENCY meant?"]
+def test_it_listens_on_ipv6(
+    offline: OfflineOpenAI, run_main: Callable[..., tuple[object, str]]
+) -> None:
+    status, printed = run_main(**env(offline, HOST="[::1]"))
+    assert status is None
+    assert "Listening on http://[::1]:" in printed
 
 
 def test_it_serves_and_stops() -> None:
@@ -191,9 +228,20 @@ def test_it_serves_and_stops() -> None:
 
 
 @contextmanager
-def started(*arguments: str, **changed: str) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
-    with running() as offline, process(*arguments, **env(offline, **changed)) as service:
+def started(
+    *arguments: str, at_check: Scripted | None = None, **changed: str
+) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
+    """A service that is ready, and its upstream, which has answered the key check so."""
+    with running() as offline, ExitStack() as stack:
+        if at_check:
+            offline.script(at_check)
+        service = stack.enter_context(process(*arguments, **env(offline, **changed)))
         url = service.url()
+        if at_check and at_check.delay:
+            assert get(f"{url}/livez").is_success
+            # The check would wait for 10 s, but the start waits for 2 s at most. The rest is for a
+            # busy machine.
+            assert time.monotonic() - offline.received[0].at < 6
         wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
         offline.reset()
         yield service, url, offline
@@ -203,7 +251,9 @@ def started(*arguments: str, **changed: str) -> Iterator[tuple[Process, str, Off
 OWNERS = f"""
 import threading, time, uvicorn
 from {PACKAGE}.app import create_app
+from {PACKAGE}.server import shutdown
 
+shutdown.EXIT_SECONDS = 1
 app = create_app()
 
 @app.get("/block")
@@ -242,13 +292,19 @@ def ended_processes() -> Iterator[tuple[dict[str, str], Path]]:
 def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
     with (
         ended_processes() as (owners, ended),
-        started(WORKERS=workers, LOG_FORMAT="json", **owners) as (service, url, offline),
+        started(
+            at_check=Scripted(path="/v1/models", status=503, times=2),  # before listening and after
+            WORKERS=workers,
+            LOG_FORMAT="json",
+            MAX_CONCURENCY="3",
+            **owners,
+        ) as (service, url, offline),
     ):
         check_requests(url, offline)
-        offline.script(Scripted(words=14, chunk_delay=0.5))
+        offline.script(Scripted(words=14, chunk_delay=0.1))
         with (
-            httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
-            httpx2.Client(base_url=url) as client,
+            stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun,
+            httpx2.Client(base_url=url, verify=NO_CERTIFICATES) as client,
         ):
             service.popen.send_signal(number)
             wait_until(lambda: client.get("/readyz").json()["shutting_down"])
@@ -259,7 +315,7 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
             assert "event: done" in begun.read().decode()
         status, printed = service.end()
         assert status == 0
-        check_log(printed)
+        check_log(printed, int(workers))
         servers = re.findall(r"Finished server process \[(\d+)\]", printed)
         assert len(servers) == int(workers)
         for pid in [str(service.popen.pid), *servers]:
@@ -272,37 +328,39 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong: {KEY}"))
-    failed = httpx2.post(f"{url}/v1/chat", json=QUESTION, headers={"x-request-id": "one"})
+    failed = post(f"{url}/v1/chat", json=QUESTION, headers={"x-request-id": "one"})
     assert failed.json()["type"] == "urn:problem-type:upstream-credentials"
-    assert httpx2.post(f"{url}/v1/chat", json=QUESTION).is_success
+    assert post(f"{url}/v1/chat", json=QUESTION).is_success
 
 
-def check_log(printed: str) -> None:
+def check_log(printed: str, workers: int) -> None:
     lines = [json.loads(line) for line in printed.splitlines()]
     assert {line["message"] for line in lines if line["request_id"] == "one"} == {
         "upstream-credentials: AuthenticationError: Error code: 401 - Wrong: [redacted]",
         "POST /v1/chat 502",
     }
     assert any("shutdown complete" in line["message"] for line in lines)
+    messages = [line["message"] for line in lines]
+    # At the first of two checks, so by one process.
+    assert sum("answered 503" in message for message in messages) == 1
+    misspelled = "MAX_CONCURENCY is not a setting: is MAX_CONCURRENCY meant?"
+    assert messages.count(misspelled) == workers
     assert not any("traceback" in line for line in lines)
     assert KEY not in printed
 
 
 def check_that_calls_are_cut() -> None:
-    """What takes longer than the grace is told so; a thread that never ends keeps nothing."""
+    """Those that outlast the grace; a thread that never ends does not keep the process."""
     with (
         started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="1") as (service, url, offline),
-        ThreadPoolExecutor() as callers,
+        ThreadPoolExecutor() as clients,
     ):
         assert answers(f"{url}/start-thread")
         offline.script(Scripted(delay=60, times=2))
-        waiting = [
-            callers.submit(httpx2.post, f"{url}{path}", json=QUESTION, timeout=60)
-            for path in ENDPOINTS
-        ]
+        waiting = [clients.submit(post, f"{url}{path}", json=QUESTION) for path in ENDPOINTS]
         wait_until(lambda: len(offline.received) == 2)
         offline.script(Scripted(reply="one two", hang_after=1))
-        with httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
+        with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
             service.popen.send_signal(signal.SIGTERM)
             for answer in waiting:
                 assert answer.result().json()["type"] == "urn:problem-type:shutting-down"
@@ -319,11 +377,13 @@ def check_that_ctrl_c_again_does_not_wait() -> None:
     """But the SIGTERM that a supervisor sends after a Ctrl-C is not a second Ctrl-C."""
     with (
         ended_processes() as (owners, ended),
-        started(SHUTDOWN_GRACE_SECONDS="600", **owners) as (service, url, offline),
-        httpx2.Client(base_url=url) as client,
+        started(
+            at_check=Scripted(path="/v1/models", delay=60), SHUTDOWN_GRACE_SECONDS="600", **owners
+        ) as (service, url, offline),
+        httpx2.Client(base_url=url, verify=NO_CERTIFICATES) as client,
     ):
         offline.script(Scripted(reply="one two", hang_after=1))
-        with httpx2.stream("POST", f"{url}/v1/chat/stream", json=QUESTION, timeout=60) as begun:
+        with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
             service.popen.send_signal(signal.SIGINT)
             wait_until(lambda: client.get("/readyz").json()["shutting_down"])
             service.popen.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from .conftest import QUESTION, Service, events, wait_until
+from .conftest import NO_CERTIFICATES, QUESTION, Service, events, make_settings, wait_until
 from dev.offline_openai import OfflineOpenAI
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")  # where Debian has it
@@ -70,15 +70,14 @@ def test_a_redirect_stays_under_the_prefix(prefix: str, service: Service) -> Non
 
 @pytest.mark.parametrize("written", ["chat", "/chat", " /chat/ ", "//chat//"])
 def test_the_prefix_may_be_written_with_and_without_slashes(
-    written: str, serve: Callable[..., Service]
+    written: str, offline: OfflineOpenAI
 ) -> None:
-    document = serve(root_path=written).client.get("/openapi.json").json()
-    assert document["servers"] == [{"url": "/chat"}]
+    assert make_settings(offline, root_path=written).root_path == "/chat"
 
 
-@pytest.mark.parametrize("written", ["", "/"])
-def test_no_prefix_changes_nothing(written: str, serve: Callable[..., Service]) -> None:
-    client = serve(root_path=written).client
+def test_no_prefix_changes_nothing(offline: OfflineOpenAI, serve: Callable[..., Service]) -> None:
+    assert make_settings(offline, root_path="/").root_path == make_settings(offline).root_path
+    client = serve().client
     assert "'/openapi.json'" in client.get("/docs").text
     assert client.get("/chat/livez").status_code == 404
 
@@ -112,6 +111,6 @@ def listens(port: int) -> bool:
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_behind_nginx_under_a_prefix_all_is_found(nginx: list[str]) -> None:
     for url in nginx:
-        with httpx2.Client(base_url=url) as client:
+        with httpx2.Client(base_url=url, verify=NO_CERTIFICATES) as client:
             check(client, "/chat")
             assert client.get("/chat/livez/").headers["location"] == f"{url}/chat/livez"

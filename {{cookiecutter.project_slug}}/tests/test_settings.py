@@ -207,6 +207,8 @@ def test_a_wrong_value_is_refused_by_name(
     ("given", "used"),
     [
         ("HTTPS://API.example/v1/", "https://api.example/v1"),
+        ("https://api.example//v1", "https://api.example/v1"),
+        ("https://api.example/v1//", "https://api.example/v1"),
         ("https://api.example//openai//v1//", "https://api.example/openai/v1"),
         ("https://api.example/v1/chat/completions", "https://api.example/v1"),
         ("https://api.example/v1/chat/completions/", "https://api.example/v1"),
@@ -221,11 +223,11 @@ def test_a_base_url_is_used_in_one_form(
     assert load(monkeypatch, OPENAI_BASE_URL=given).openai_base_url.rstrip("/") == used
 
 
-@pytest.mark.parametrize("form", ["//v1", "/v1//", "/v1/chat/completions", "/v1/chat/completions/"])
 def test_a_base_url_that_is_nearly_right_works(
-    form: str, serve: Callable[..., Service], offline: OfflineOpenAI
+    serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(openai_base_url=offline.url.replace("/v1", form).replace("http", "HTTP"))
+    url = offline.url.replace("/v1", "//v1/chat/completions/").replace("http", "HTTP")
+    service = serve(openai_base_url=url)
     assert service.chat().is_success
     assert service.stream().is_success
     assert [request.path for request in offline.received] == ["/v1/chat/completions"] * 2

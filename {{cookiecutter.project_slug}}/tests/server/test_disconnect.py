@@ -12,6 +12,7 @@ import pytest
 from fastapi import BackgroundTasks
 
 from ..conftest import (
+    NO_CERTIFICATES,
     QUESTION,
     Service,
     app,
@@ -198,7 +199,7 @@ def test_what_runs_in_the_background_of_an_answer_runs_on(offline: OfflineOpenAI
         background.add_task(finish)
 
     with serving(application) as service:
-        assert httpx2.post(f"{service.url}/later", json={}).is_success
+        assert httpx2.post(f"{service.url}/later", json={}, verify=NO_CERTIFICATES).is_success
         assert done.wait(10)
 
 

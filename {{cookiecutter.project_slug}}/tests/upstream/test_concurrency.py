@@ -26,15 +26,9 @@ ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 
 
 @pytest.fixture
-def narrow(offline: OfflineOpenAI) -> Iterator[Service]:
-    """A service with two slots and a queue of one, not shared with another test."""
-    settings = make_settings(
-        offline, max_concurrency=2, max_queue=1, attempt_timeout_seconds=20, deadline_seconds=20
-    )
-    with serving(app.create_app(settings)) as service:
-        wait_until(lambda: service.client.get("/readyz").is_success)
-        offline.reset()
-        yield service
+def narrow(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
+    """A service with two slots and a queue of one."""
+    return serve(max_concurrency=2, max_queue=1, attempt_timeout_seconds=20, deadline_seconds=20)
 
 
 @pytest.fixture
@@ -148,10 +142,10 @@ def test_a_stream_keeps_its_slot_until_it_ends(narrow: Service, offline: Offline
     ],
     ids=["answer", "refusal", "no connection", "cut", "error inside"],
 )
-def test_every_outcome_gives_the_slot_back_once(
+def test_every_outcome_releases_the_slot_once(
     endpoint: str, outcome: Scripted, serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    """Kept, the second request would find none; given back twice, the last two would both run."""
+    """Not released, the second request would find none; released twice, the last two would run."""
     service = serve(max_concurrency=1, max_queue=0)
     for _ in range(2):
         offline.script(outcome)
@@ -200,8 +194,8 @@ def test_the_queue_has_a_timeout(serve: Callable[..., Service], offline: Offline
 def test_time_in_the_queue_counts_towards_the_deadline(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(max_concurrency=1, deadline_seconds=1.5)
-    offline.script(Scripted(delay=1.2), Scripted(delay=1.2))
+    service = serve(max_concurrency=1, deadline_seconds=1.2)
+    offline.script(Scripted(delay=1), Scripted(delay=1))
     with ask_without_reading(service, "/v1/chat"):
         wait_until(lambda: offline.received)
         assert service.chat().json()["type"] == "urn:problem-type:deadline-exceeded"

@@ -59,8 +59,8 @@ def test_a_reply_has_all_the_time_of_the_deadline(
     endpoint: str, serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
     """And is asked for, and paid, only once."""
-    service = serve(attempt_timeout_seconds=None, deadline_seconds=3)
-    offline.script(Scripted(delay=2, reply="slow"))
+    service = serve(attempt_timeout_seconds=None, deadline_seconds=1.5)
+    offline.script(Scripted(delay=1, reply="slow"))
     response = service.post(endpoint)
     assert response.status_code == 200
     assert "slow" in response.text

@@ -264,25 +264,27 @@ def test_a_quota_is_seen_in_any_form(body: str, sdk_error: SDKError) -> None:
     assert outcome(sdk_error(429, body.replace("\n", " "))) == (QUOTA, False)
 
 
-# Over HTTP: two bodies of a kind, one that is retried and one that is not.
-OVER_HTTP = [({"error": {"code": 429}}, LIMIT, 4), ({"error": {"code": 401}}, KEY, 1)]
+# Over HTTP: one that is retried and one that is not.
+OVER_HTTP: list[Hidden] = [
+    ({"error": {"code": 429}}, LIMIT, True),
+    ({"error": {"code": 401}}, KEY, False),
+]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-@pytest.mark.parametrize(("body", "problem", "attempts"), OVER_HTTP)
+@pytest.mark.parametrize("hidden", OVER_HTTP)
 def test_a_body_with_an_error_becomes_its_problem(
     endpoint: str,
     content_type: str,
-    body: Any,
-    problem: tuple[int, str],
-    attempts: int,
+    hidden: Hidden,
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
+    body, problem, is_retried = hidden
     offline.script(Scripted(body=text(body), content_type=content_type, times=4))
     assert problem_of(service.post(endpoint)) == problem
-    assert len(offline.received) == attempts
+    assert len(offline.received) == (4 if is_retried else 1)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -294,59 +296,56 @@ def test_a_body_with_control_characters_is_read_all_the_same(
     assert len(offline.received) == 1
 
 
-@pytest.mark.parametrize(("body", "problem", "attempts"), OVER_HTTP)
+@pytest.mark.parametrize("hidden", OVER_HTTP)
 def test_a_first_event_with_an_error_becomes_its_problem(
-    body: Any,
-    problem: tuple[int, str],
-    attempts: int,
-    service: Service,
-    offline: OfflineOpenAI,
+    hidden: Hidden, service: Service, offline: OfflineOpenAI
 ) -> None:
+    body, problem, is_retried = hidden
     offline.script(*[event(body)] * 4)
     assert problem_of(service.stream()) == problem
-    assert len(offline.received) == attempts
+    assert len(offline.received) == (4 if is_retried else 1)
 
 
 @pytest.mark.parametrize("prefix", ["", "event: error\n"])
-@pytest.mark.parametrize(("body", "problem", "_"), OVER_HTTP)
+@pytest.mark.parametrize("hidden", OVER_HTTP)
 def test_a_later_event_with_an_error_ends_the_stream(
     prefix: str,
-    body: Any,
-    problem: tuple[int, str],
-    _: int,
+    hidden: Hidden,
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
+    body, (status, kind), _ = hidden
     first = {"choices": [{"delta": {"content": "Hel"}}]}
     blocks = [f"data: {text(first)}", f"{prefix}data: {text(body)}", "data: [DONE]"]
     offline.script(Scripted(body="\n\n".join(blocks), content_type="text/event-stream"))
     delta, (name, data) = events(service.stream())
     assert delta == ("delta", {"text": "Hel"})
-    assert (name, data["status"]) == ("error", problem[0])
-    assert data["type"] == f"urn:problem-type:{problem[1]}"
+    assert (name, data["status"]) == ("error", status)
+    assert data["type"] == f"urn:problem-type:{kind}"
     assert len(offline.received) == 1
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
-    ("status", "body", "headers", "problem"),
+    ("refusal", "problem"),
     [
-        (400, {"error": {"message": "Not this one.", "param": "model"}}, {}, MODEL),
-        (422, {"detail": [{"loc": ["body", "messages"], "msg": "Too many."}]}, {}, INPUT),
-        (500, {"error": {"code": "insufficient_quota"}}, {"x-should-retry": "true"}, QUOTA),
-        (500, {"error": {"code": "invalid_api_key"}}, {}, KEY),
+        (Scripted(status=400, body='{"error": {"param": "model"}}'), MODEL),
+        (Scripted(status=422, body='{"detail": [{"loc": ["body", "messages"]}]}'), INPUT),
+        (
+            Scripted(status=500, code="insufficient_quota", headers={"x-should-retry": "true"}),
+            QUOTA,
+        ),
+        (Scripted(status=500, code="invalid_api_key"), KEY),
     ],
 )
 def test_a_refusal_becomes_its_problem_and_is_not_retried(
     endpoint: str,
-    status: int,
-    body: Any,
-    headers: dict[str, str],
+    refusal: Scripted,
     problem: tuple[int, str],
     service: Service,
     offline: OfflineOpenAI,
 ) -> None:
-    offline.script(Scripted(status=status, body=text(body), headers=headers))
+    offline.script(refusal)
     assert problem_of(service.post(endpoint)) == problem
     assert len(offline.received) == 1
 

@@ -199,21 +199,19 @@ def test_the_name_of_a_model_is_escaped_in_the_path(offline: OfflineOpenAI) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "is_ready", "level"),
+    ("answer", "expected"),
     [
-        (no(400), ACCEPTED, True, "INFO"),
-        (no(401), REJECTED, False, "ERROR"),
-        (no(404, "model_not_found"), NO_MODEL, False, "ERROR"),
-        (no(404), WRONG, False, "ERROR"),
-        (no(500), UNREACHABLE, False, "ERROR"),
-        (no(402), UNKNOWN, True, "WARNING"),
+        (no(400), (ACCEPTED, True, "INFO")),
+        (no(401), (REJECTED, False, "ERROR")),
+        (no(404, "model_not_found"), (NO_MODEL, False, "ERROR")),
+        (no(404), (WRONG, False, "ERROR")),
+        (no(500), (UNREACHABLE, False, "ERROR")),
+        (no(402), (UNKNOWN, True, "WARNING")),
     ],
 )
 def test_the_state_decides_on_readiness_and_log_level(
     answer: Scripted,
-    status: str,
-    is_ready: bool,
-    level: str,
+    expected: tuple[str, bool, str],
     offline: OfflineOpenAI,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -223,13 +221,12 @@ def test_the_state_decides_on_readiness_and_log_level(
 
     async def run() -> None:
         running = asyncio.create_task(check.run())
-        while check.status == key_check.KeyStatus.UNCHECKED:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(wait_until, lambda: check.status != "unchecked")
         running.cancel()
 
     asyncio.run(run())
-    assert (check.status, check.is_ready) == (status, is_ready)
-    assert [r.levelname for r in caplog.records if "OPENAI_" in r.getMessage()] == [level]
+    (record,) = [r for r in caplog.records if "OPENAI_" in r.getMessage()]
+    assert (check.status, check.is_ready, record.levelname) == expected
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is tried again, and after how long: measured at the upstream."""
+"""What is retried, and after how long."""
 
 import math
 import random
@@ -7,10 +7,14 @@ from collections.abc import Callable
 from email.utils import formatdate
 from itertools import pairwise
 
+import httpx2
+import openai
 import pytest
+from pydantic import SecretStr
+from tenacity import Retrying
 
-from ..conftest import Service
-from dev.offline_openai import OfflineOpenAI, Scripted
+from ..conftest import KEY, Service, deadline, retries, settings
+from dev.offline_openai import OfflineOpenAI, Received, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 
@@ -18,9 +22,31 @@ ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 TOLERANCE = 0.02
 
 
-def waits(offline: OfflineOpenAI) -> list[float]:
-    """Seconds between the attempts; the upstream's answers take no time."""
-    return [after.at - before.at for before, after in pairwise(offline.received)]
+def waits_between(attempts: list[Received]) -> list[float]:
+    """Seconds, as measured at the upstream, whose answers take no time."""
+    return [after.at - before.at for before, after in pairwise(attempts)]
+
+
+def waits(failures: int, **headers: str) -> list[float]:
+    """Seconds to wait after each of these failures, for a call with a deadline of 60 s."""
+    known = settings.Settings(
+        openai_api_key=SecretStr(KEY), openai_model="gpt-test", max_attempts=failures + 1
+    )
+    request = httpx2.Request("POST", "http://openai.test")
+    errors = [
+        openai.RateLimitError(
+            "", response=httpx2.Response(429, headers=headers, request=request), body=None
+        )
+        for _ in range(failures)
+    ]
+
+    def call() -> None:
+        if errors:
+            raise errors.pop()
+
+    slept: list[float] = []
+    Retrying(**retries.policy(known, deadline.Deadline(60)), sleep=slept.append)(call)
+    return slept
 
 
 @pytest.mark.usefixtures("no_backoff")
@@ -42,7 +68,7 @@ def waits(offline: OfflineOpenAI) -> list[float]:
         Scripted(end_after=0),
     ],
 )
-def test_what_may_pass_is_tried_again(
+def test_a_temporary_failure_is_retried(
     endpoint: str, failure: Scripted, serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
     service = serve(attempt_timeout_seconds=0.5)
@@ -67,7 +93,7 @@ def test_what_may_pass_is_tried_again(
         Scripted(status=500, headers={"x-should-retry": "false"}),
     ],
 )
-def test_what_will_not_pass_is_tried_once(
+def test_a_permanent_failure_is_not_retried(
     endpoint: str, failure: Scripted, service: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(failure)
@@ -86,34 +112,27 @@ def test_attempts_end_with_the_last_failure(
     assert len(offline.received) == 2
 
 
-def test_the_sdk_does_not_try_again_by_itself(service: Service, offline: OfflineOpenAI) -> None:
+def test_the_sdk_does_not_retry_by_itself(service: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(status=500))
     service.chat()
     assert {r.headers["x-stainless-retry-count"] for r in offline.received} == {"0"}
 
 
-def test_a_stream_that_has_begun_is_not_tried_again(
-    service: Service, offline: OfflineOpenAI
-) -> None:
+def test_a_stream_that_has_begun_is_not_retried(service: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(cut_after=1))
     assert "event: error" in service.stream().text
     assert len(offline.received) == 1
 
 
-@pytest.mark.parametrize(("chance", "expected"), [(min, (0, 0)), (max, (0.5, 1))])
+@pytest.mark.parametrize(("chance", "expected"), [(min, [0] * 7), (max, [0.5, 1, 2, 4, 8, 8, 8])])
 def test_waits_are_random_up_to_bounds_that_double(
     chance: Callable[[float, float], float],
-    expected: tuple[float, float],
-    service: Service,
-    offline: OfflineOpenAI,
+    expected: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Exponential backoff with full jitter; a busy machine adds to the waits."""
+    """Exponential backoff with full jitter."""
     monkeypatch.setattr(random, "uniform", chance)
-    offline.script(Scripted(status=500, times=2))
-    assert service.chat().is_success
-    for wait, bound in zip(waits(offline), expected, strict=True):
-        assert bound - TOLERANCE < wait < bound + 0.4
+    assert waits(7) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,23 +145,16 @@ def test_waits_are_random_up_to_bounds_that_double(
         ({"retry-after": "0m0.2s100ms"}, 0.3),
     ],
 )
-def test_openai_says_how_long_to_wait(
-    headers: dict[str, str], asked: float, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(Scripted(status=429, headers=headers))
-    assert service.chat().is_success
-    (wait,) = waits(offline)
-    assert wait > asked - TOLERANCE
+def test_openai_says_how_long_to_wait(headers: dict[str, str], asked: float) -> None:
+    assert waits(1, **headers) == [pytest.approx(asked)]
 
 
-def test_openai_says_until_when_to_wait(service: Service, offline: OfflineOpenAI) -> None:
-    until = math.ceil(time.time() + 0.5)  # a date has whole seconds
-    offline.script(Scripted(status=503, headers={"retry-after": formatdate(until, usegmt=True)}))
-    assert service.chat().is_success
-    assert time.time() > until - TOLERANCE
+def test_openai_says_until_when_to_wait() -> None:
+    until = math.ceil(time.time() + 5)  # a date has whole seconds
+    (wait,) = waits(1, **{"retry-after": formatdate(until, usegmt=True)})
+    assert until - time.time() <= wait <= 6
 
 
-@pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -159,13 +171,23 @@ def test_openai_says_until_when_to_wait(service: Service, offline: OfflineOpenAI
         "m",
     ],
 )
-def test_a_senseless_wait_is_not_obeyed(
-    nonsense: str, service: Service, offline: OfflineOpenAI
-) -> None:
+def test_a_senseless_wait_is_not_obeyed(nonsense: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Obeyed, it would outlast the deadline, or come to nothing or to a traceback."""
-    offline.script(Scripted(status=429, headers={"retry-after": nonsense}))
-    assert service.chat().is_success
-    assert len(offline.received) == 2
+    monkeypatch.setattr(random, "uniform", max)
+    assert waits(1, **{"retry-after": nonsense}) == [0.5]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_call_waits_between_its_attempts(
+    endpoint: str, service: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both for as long as it chooses and for as long as OpenAI asks."""
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.1)
+    offline.script(Scripted(status=500), Scripted(status=429, headers={"retry-after-ms": "300"}))
+    assert service.post(endpoint).is_success
+    chosen, asked = waits_between(offline.received)
+    assert 0.1 - TOLERANCE < chosen < 0.3
+    assert asked > 0.3 - TOLERANCE
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -181,7 +203,7 @@ def test_a_senseless_wait_is_not_obeyed(
         ("99999999h", "86400"),
     ],
 )
-def test_a_wait_beyond_the_deadline_is_handed_to_the_caller(
+def test_a_wait_beyond_the_deadline_is_passed_on_to_the_client(
     endpoint: str, asked: str, told: str, service: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(Scripted(status=429, headers={"retry-after": asked}))
