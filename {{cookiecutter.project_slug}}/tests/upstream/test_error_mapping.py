@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 
-from ..conftest import Service, error_bodies, error_mapping, events, retries
+from ..conftest import Service, error_bodies, error_mapping, errors, events
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -159,8 +159,8 @@ def text(body: Any) -> str:
 
 def outcome(error: Exception) -> Outcome:
     ours = error_mapping.translate(error)
-    assert ours is not None
-    return (ours.status, ours.type), retries.is_retried(error)
+    assert isinstance(ours, errors.UpstreamError)
+    return (ours.status, ours.type), ours.is_retryable
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ from contextlib import aclosing
 for name in ("fastapi", "starlette", "uvicorn"):
     sys.modules[name] = None  # importing it fails
 
-from {PACKAGE}.settings import load_settings
+from {PACKAGE}.environment import load_settings
 from {PACKAGE}.upstream.openai_service import OpenAIService
 
 

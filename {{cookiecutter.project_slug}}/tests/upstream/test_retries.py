@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from tenacity import Retrying
 
-from ..conftest import KEY, Service, deadline, retries, settings
+from ..conftest import KEY, Service, deadline, error_mapping, retries, settings
 from dev.offline_openai import OfflineOpenAI, Received, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -42,7 +42,8 @@ def waits(failures: int, **headers: str) -> list[float]:
 
     def call() -> None:
         if errors:
-            raise errors.pop()
+            with error_mapping.translated():
+                raise errors.pop()
 
     slept: list[float] = []
     Retrying(**retries.policy(known, deadline.Deadline(60)), sleep=slept.append)(call)

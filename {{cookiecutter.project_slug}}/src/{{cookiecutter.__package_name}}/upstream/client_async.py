@@ -1,9 +1,7 @@
 """The SDK's client, and what it sends as the key."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from openai import AsyncOpenAI

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
-
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from openai import OpenAI

@@ -8,10 +8,10 @@ import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -131,7 +131,14 @@ class OpenAIService:
 
     def _stop_if_cancelled(self) -> None:
         if self._is_cancelled():
-            raise asyncio.CancelledError
+            _raise_cancelled()
+
+
+def _raise_cancelled() -> NoReturn:
+    """As AnyIO does: the request's cancel scope takes no other exception for its own."""
+    with suppress(NoEventLoopError):  # outside of a request
+        from_thread.check_cancelled()
+    raise asyncio.CancelledError
 
 
 def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -139,6 +146,6 @@ def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         from_thread.run(wait)
     except concurrent.futures.CancelledError:
-        raise asyncio.CancelledError from None  # the other one would count as a failure
+        _raise_cancelled()
     except NoEventLoopError:  # outside of a request
         asyncio.run(wait())
