@@ -75,6 +75,7 @@ FILES = {
     "tests/conftest.py",
     "tests/server/__init__.py",
     "tests/server/test_disconnect.py",
+    "tests/server/test_events.py",
     "tests/server/test_health.py",
     "tests/server/test_logging.py",
     "tests/server/test_problems.py",

@@ -22,6 +22,7 @@ from {{ cookiecutter.__package_name }} import __main__ as main
 from {{ cookiecutter.__package_name }} import app, environment, errors, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
+from {{ cookiecutter.__package_name }}.server import events as service_events
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
     client,
@@ -59,6 +60,7 @@ __all__ = [
     "openai_service",
     "request_id",
     "retries",
+    "service_events",
     "service_logging",
     "settings",
     "shutdown",

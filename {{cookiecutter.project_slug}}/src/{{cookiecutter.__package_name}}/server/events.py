@@ -5,7 +5,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import anyio
@@ -60,9 +60,13 @@ class EventStream(StreamingResponse):
 
 async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> AsyncIterator[bytes]:
     try:
-        async for item in source:
-            if event := name(item):
-                yield _encode(event, item.model_dump_json())
+        ready: Callable[[], Sequence[Data]] = getattr(source, "ready", tuple)
+        async for first in source:
+            # One message, and one system call, for all that has arrived.
+            items = (first, *ready())
+            named = ((name(item), item) for item in items)
+            if data := b"".join(_encode(n, item.model_dump_json()) for n, item in named if n):
+                yield data
     except ServiceError as error:
         log(error)
         yield _encode("error", to_problem(error).to_json())

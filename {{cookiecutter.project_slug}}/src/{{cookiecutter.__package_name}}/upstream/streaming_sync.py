@@ -144,6 +144,14 @@ class Stream(Generic[T]):
                 self._space.notify()
         return event
 
+    def ready(self) -> list[T]:
+        """The events that have arrived meanwhile: they can be sent together."""
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        if self._is_full:
+            with self._space:
+                self._space.notify()
+        return events
+
     async def aclose(self) -> None:
         self._release()
         if self._has_ended and self._error is None:
