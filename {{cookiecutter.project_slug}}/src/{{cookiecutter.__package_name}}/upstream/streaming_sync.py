@@ -17,7 +17,7 @@ from .sockets import Call
 T = TypeVar("T")
 
 # How many events a thread reads ahead of the client: then OpenAI has to wait.
-MAX_EVENTS_AHEAD = 16
+MAX_EVENTS_AHEAD = 64
 
 # How long the source of a stream that has ended may take to close: its connection can be reused
 # only if the response is read to its end.
