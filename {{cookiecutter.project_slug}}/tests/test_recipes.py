@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,18 +46,25 @@ def load(name: str, code: str, folder: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def service(_offline: OfflineOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """With all recipes, in the order in which they are printed, and one slot for all of them."""
-    folder = tmp_path_factory.mktemp("recipes")
+@contextmanager
+def serving_recipes(settings: Any, folder: Path) -> Iterator[Service]:
+    """With all recipes, in the order in which they are printed."""
     blocks = re.findall(
         r"^```python\n(# api/(\w+)\.py\n.+?)^```", RECIPES, re.DOTALL | re.MULTILINE
     )
-    application = app.create_app(make_settings(_offline, max_concurrency=1, max_queue=0))
+    application = app.create_app(settings)
     for code, name in blocks:
         application.include_router(load(name, code, folder).router, prefix="/v1")
     with serving(application) as service:
         wait_until(lambda: service.client.get("/readyz").is_success)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def service(_offline: OfflineOpenAI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """With one slot for all of them."""
+    settings = make_settings(_offline, max_concurrency=1, max_queue=0)
+    with serving_recipes(settings, tmp_path_factory.mktemp("recipes")) as service:
         yield service
 
 
@@ -160,6 +168,20 @@ def test_tool_calls_without_end(service: Service, offline: OfflineOpenAI) -> Non
     assert response.json()["detail"] == "The model calls tools without end."
 
 
+def test_streamed_rounds_may_begin_after_the_deadline(
+    offline: OfflineOpenAI, tmp_path: Path
+) -> None:
+    """It ends with the first event of the first round."""
+    with serving_recipes(make_settings(offline, deadline_seconds=0.6), tmp_path) as service:
+        offline.script(Scripted(chunk_delay=0.25))
+        asked = service.client.post("/v1/assistant/stream", params={"question": "Sunny?"})
+        stream = events(asked)
+    assert "It is sunny in text." in texts(stream, "content.delta")
+    assert "error" not in [name for name, _ in stream]
+    first, second = offline.received[-2:]
+    assert second.at - first.at > 0.6
+
+
 def test_tool_calls_streamed(service: Service, offline: OfflineOpenAI) -> None:
     offline.script(Scripted(status=500))
     stream = events(service.client.post("/v1/assistant/stream", params={"question": "Sunny?"}))
@@ -218,6 +240,24 @@ def test_a_response_that_fails_ends_with_a_problem(
     (first, _), (name, problem) = events(response)
     assert (first, name) == ("response.created", "error")
     assert problem["type"] == "urn:problem-type:upstream-rate-limited"
+    assert "secret plan" not in response.text
+
+
+def test_a_chunk_that_holds_an_error_ends_with_a_problem(
+    service: Service, offline: OfflineOpenAI
+) -> None:
+    """As OpenRouter sends it, in a choice, which the SDK passes on."""
+    whole = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    failed = {"finish_reason": "error", "error": {"code": 429, "message": "secret plan"}}
+    chunks = [
+        whole | {"choices": [{"index": 0, "delta": {"content": "a"}} | choice]}
+        for choice in ({}, failed)
+    ]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    offline.script(Scripted(body=body, content_type="text/event-stream"))
+    response = service.client.post("/v1/assistant/stream", params={"question": "?"})
+    *_, (name, problem) = events(response)
+    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-rate-limited")
     assert "secret plan" not in response.text
 
 

@@ -310,3 +310,39 @@ def test_an_answer_may_come_before_the_body_is_read(offline: OfflineOpenAI) -> N
         with serving(app.create_app(known)) as service:
             assert service.chat(messages=messages).json()["reply"] == "no need to read on"
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def answer_after_early_hints(listener: socket.socket) -> None:
+    """Echo each question, some time after an interim response, which clients have to skip."""
+    with suppress(OSError), ExitStack() as kept:
+        while True:
+            connection = kept.enter_context(listener.accept()[0])
+            threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+
+def echo(connection: socket.socket) -> None:
+    with suppress(OSError, ValueError, KeyError):
+        while head := connection.recv(65536):
+            question = json.loads(head.partition(b"\r\n\r\n")[2])["messages"][0]["content"]
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            time.sleep(0.1)
+            body = json.dumps({"choices": [{"message": {"content": question}}]}).encode()
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+
+def test_an_interim_response_is_no_answer_to_the_next_request(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        threading.Thread(target=answer_after_early_hints, args=(listener,), daemon=True).start()
+        with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
+            for question in ("one", "two", "three"):
+                reply = service.chat(messages=[{"role": "user", "content": question}]).json()
+                assert reply.get("reply", question) == question
+                time.sleep(0.1)  # the answer that was not waited for has come
+        listener.shutdown(socket.SHUT_RDWR)

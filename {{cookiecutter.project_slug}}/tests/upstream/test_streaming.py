@@ -1,15 +1,28 @@
 """What lies between a stream of OpenAI and one of ours."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, aclosing, suppress
+from inspect import isawaitable
+from typing import Any, NoReturn
 
 import pytest
 
-from ..conftest import Service, app, events, make_settings, serving, wait_until
+from ..conftest import (
+    Service,
+    app,
+    errors,
+    events,
+    make_settings,
+    openai_service,
+    serving,
+    streaming,
+    wait_until,
+)
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 CHUNKS = [
@@ -152,3 +165,51 @@ def test_the_slot_is_free_once_the_last_event_is_sent(
     )
     assert events(service.stream())[-1] == ("done", DONE)
     assert service.chat().is_success
+
+
+def create(client: Any) -> Any:
+    return client.responses.create(model="m", input="?", stream=True)
+
+
+async def opened(
+    service: openai_service.OpenAIService, send: Callable[[Any], Any] = create
+) -> streaming.Stream[Any]:
+    """A stream of events, in any style."""
+    created: Any = await asyncio.to_thread(service.stream, send)
+    stream: streaming.Stream[Any] = await created if isawaitable(created) else created
+    return stream
+
+
+def test_closing_twice_frees_one_slot(offline: OfflineOpenAI) -> None:
+    settings = make_settings(offline, max_concurrency=1, max_queue=0)
+
+    async def run() -> None:
+        async with openai_service.OpenAIService.open(settings) as service:
+            first = await opened(service)
+            async with aclosing(first):
+                assert [event.type async for event in first]
+            await first.aclose()
+            async with aclosing(await opened(service)):
+                with pytest.raises(errors.Overloaded):
+                    await opened(service)
+
+    asyncio.run(run())
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
+def test_what_is_no_exception_fails_the_call_too(offline: OfflineOpenAI) -> None:
+    def panic(client: object) -> NoReturn:
+        raise Panic
+
+    async def run() -> None:
+        settings = make_settings(offline, max_concurrency=1, max_queue=0)
+        async with openai_service.OpenAIService.open(settings) as service:
+            with pytest.raises(Panic):
+                await opened(service, panic)
+            async with aclosing(await opened(service)):
+                pass  # the slot was free
+
+    asyncio.run(asyncio.wait_for(run(), 4))

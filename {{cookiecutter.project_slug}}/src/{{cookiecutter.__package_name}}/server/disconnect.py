@@ -60,11 +60,18 @@ class CancelOnDisconnect:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        has_body = (
+            "transfer-encoding" in headers
+            or headers.get("content-length", "0") != "0"
+            or scope["http_version"] not in {"1.0", "1.1"}  # later ones need no header for a body
+        )
         now = asyncio.get_running_loop().time
 
         with anyio.CancelScope() as handling:
-            scope.setdefault("state", {})["is_cancelled"] = lambda: handling.cancel_called
+            is_over = False
+            scope.setdefault("state", {})["is_cancelled"] = lambda: (
+                handling.cancel_called or is_over
+            )
             incoming = _Incoming(receive, handling, has_body=has_body)
 
             async def send_in_time(message: Message) -> None:
@@ -80,4 +87,5 @@ class CancelOnDisconnect:
             try:
                 await self.app(scope, incoming.receive, send_in_time)
             finally:
+                is_over = True  # for a thread whose task was cancelled otherwise
                 incoming.stop_watching()

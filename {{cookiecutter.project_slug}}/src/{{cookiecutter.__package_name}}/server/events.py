@@ -52,10 +52,19 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        finally:
-            # Not in the generator: that may be closed much later, by the garbage collector.
-            with anyio.CancelScope(shield=True):
-                await self._source.aclose()
+        finally:  # also if the streaming has not begun
+            await self._close()
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        finally:  # before the background tasks, which may take long
+            await self._close()
+
+    async def _close(self) -> None:
+        # Not in the generator: that may be closed much later, by the garbage collector.
+        with anyio.CancelScope(shield=True):
+            await self._source.aclose()
 
 
 async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> AsyncIterator[bytes]:
@@ -63,10 +72,14 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
         ready: Callable[[], Sequence[Data]] = getattr(source, "ready", tuple)
         async for first in source:
             # One message, and one system call, for all that has arrived.
-            items = (first, *ready())
-            named = ((name(item), item) for item in items)
-            if data := b"".join(_encode(n, item.model_dump_json()) for n, item in named if n):
-                yield data
+            message = b""
+            try:
+                for item in (first, *ready()):
+                    if event := name(item):
+                        message += _encode(event, item.model_dump_json())
+            finally:  # also if a later item cannot be sent
+                if message:
+                    yield message
     except ServiceError as error:
         log(error)
         yield _encode("error", to_problem(error).to_json())

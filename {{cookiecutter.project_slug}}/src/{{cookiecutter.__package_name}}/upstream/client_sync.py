@@ -1,6 +1,7 @@
 """The SDK's client, and what it sends as the key."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from openai import OpenAI
 
 from ..settings import Settings
 from .connections import attempt_timeout
+from .deadline import Deadline
 from .transport import Transport, raise_status
 
 T = TypeVar("T")
@@ -62,5 +64,6 @@ def open_client(settings: Settings, transport: Transport) -> OpenAI:
 
 async def send_once(settings: Settings, send: Callable[[OpenAI], T]) -> T:
     """Run `send` with a client of its own; cancellation aborts it. For the key check."""
-    with open_client(settings, Transport(settings.openai_base_url)) as client:
+    transport = Transport(settings.openai_base_url)
+    with open_client(settings, transport) as client, transport.calling(Deadline(math.inf)):
         return await asyncio.to_thread(send, client)

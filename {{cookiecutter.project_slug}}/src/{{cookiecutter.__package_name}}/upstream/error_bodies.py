@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import openai
+from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent
 from pydantic_core import from_json
 
@@ -129,13 +130,23 @@ def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
 
 
 def raise_failure(event: object) -> None:
-    """Raise what the SDK only yields: a failure in a stream of the Responses API.
+    """Raise what the SDK only yields: a failure in a stream of responses or of a chat.
 
     Raises:
         openai.APIError: the event says that the response failed.
     """
-    if isinstance(event, (ResponseErrorEvent, ResponseFailedEvent)):
+    chunk = getattr(event, "chunk", event)  # the events of the SDK's stream managers have one
+    if isinstance(chunk, ChatCompletionChunk):
+        choice = chunk.choices[0] if chunk.choices else None
+        # What the SDK's model does not know, as OpenRouter sends it.
+        if hasattr(choice, "error") or str(getattr(choice, "finish_reason", "")) == "error":
+            raise _failure("a chunk holds an error", find_error(chunk.model_dump(warnings=False)))
+    elif isinstance(event, (ResponseErrorEvent, ResponseFailedEvent)):
         error = event.response.error if isinstance(event, ResponseFailedEvent) else event
         body = error and error.model_dump(include={"code", "message"}, warnings=False)
-        request = httpx2.Request("POST", "/responses")  # the SDK's error must have one
-        raise openai.APIError(error.message if error else event.type, request, body=body)
+        raise _failure(error.message if error else event.type, body)
+
+
+def _failure(message: str, body: object) -> openai.APIError:
+    request = httpx2.Request("POST", "/")  # the SDK's error must have one
+    return openai.APIError(message, request, body=body)

@@ -6,6 +6,7 @@ request.
 
 import asyncio
 import concurrent.futures
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -99,7 +100,13 @@ class OpenAIService:
         def open_stream(call: Call) -> Stream[T]:
             stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
+            concurrent.futures.wait([stream.first_event], call.at_most(math.inf))
+            if self._is_cancelled() or not stream.first_event.done():
+                stream.first_event.cancel()
+                stream.abort()
+                raise TimeoutError  # of the deadline, unless the client has disconnected
             stream.first_event.result()
+            call.outlive_deadline()
             return stream
 
         return self._begin(open_stream)

@@ -94,6 +94,7 @@ class OpenAIService:
             except asyncio.CancelledError:
                 stream.abort()
                 raise
+            call.outlive_deadline()
             return stream
 
         return await self._begin(open_stream)

@@ -5,6 +5,7 @@ down under it.
 """
 
 import io
+import math
 import socket
 import ssl
 import threading
@@ -54,6 +55,10 @@ class Call:
                 # Of the plain socket, also under TLS: a thread may be inside of the TLS one.
                 with suppress(OSError):  # closed meanwhile
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def outlive_deadline(self) -> None:
+        """From now on, only `abort` ends the call."""
+        self._deadline = Deadline(math.inf)
 
     def check(self) -> None:
         """Raise ReadError if the call was aborted, or its deadline has passed."""

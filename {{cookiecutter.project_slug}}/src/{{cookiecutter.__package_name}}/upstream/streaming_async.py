@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
+from ..errors import BrokenReply
 from .error_bodies import raise_failure
 from .error_mapping import translated
 
@@ -27,6 +28,8 @@ class Stream(Generic[T]):
         self._events = aiter(source)
         self._release = release
         self._first: list[T] = []
+        self._was_cancelled = False
+        self._is_released = False
 
     @classmethod
     async def open(cls, source: AsyncIterable[T], release: Callable[[], None]) -> Self:
@@ -48,12 +51,21 @@ class Stream(Generic[T]):
     async def __anext__(self) -> T:
         if self._first:
             return self._first.pop()
-        with translated():
-            event = await anext(self._events)
-            raise_failure(event)
+        if self._was_cancelled:  # which ended the source: the rest of its events is lost
+            raise BrokenReply("the stream was cancelled while it waited for an event")
+        try:
+            with translated():
+                event = await anext(self._events)
+                raise_failure(event)
+        except asyncio.CancelledError:
+            self._was_cancelled = True
+            raise
         return event
 
     async def aclose(self) -> None:
+        if self._is_released:
+            return
+        self._is_released = True
         self._release()
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):

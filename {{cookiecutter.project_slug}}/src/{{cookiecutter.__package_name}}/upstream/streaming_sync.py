@@ -63,12 +63,13 @@ class Stream(Generic[T]):
         self._release = release
         # Appended to and set by the thread, each by an atomic operation, before it wakes the loop.
         self._events: deque[T] = deque()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._has_ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._space = threading.Condition()
         self._is_full = False
         self._is_closed = False
+        self._is_released = False
 
     def read(self, send: Callable[[OpenAI], Iterable[T]], client: OpenAI) -> None:
         """Send the request and read its events to the end: runs in a thread."""
@@ -83,11 +84,10 @@ class Stream(Generic[T]):
                     self._put(event)
                     if self._is_closed:
                         break
-                else:
-                    self._end()
+                self._end()
             finally:
                 source.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the iteration raises it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the iteration raises it
             self._end(error)
 
     def _put(self, event: T) -> None:
@@ -103,7 +103,7 @@ class Stream(Generic[T]):
         elif self._waiter:
             self._waker.call_soon(self._wake)
 
-    def _end(self, error: Exception | None = None) -> None:
+    def _end(self, error: BaseException | None = None) -> None:
         if self._has_ended:
             return  # what fails after the last event does not matter
         self._error = error
@@ -153,6 +153,9 @@ class Stream(Generic[T]):
         return events
 
     async def aclose(self) -> None:
+        if self._is_released:
+            return
+        self._is_released = True
         self._release()
         if self._has_ended and self._error is None:
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, self.abort)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import cast
 
 import httpx2
@@ -170,7 +171,10 @@ class Transport(httpx2.BaseTransport):
             connection.flush()
         with translated(httpx2.ReadTimeout):
             connection.timeout = timeouts["read"]
-            return connection.getresponse()
+            response = connection.getresponse()
+        if response.status < HTTPStatus.OK:  # http.client skips 100 only; the real one would follow
+            raise httpx2.RemoteProtocolError(f"Interim response {response.status}")
+        return response
 
     async def watch(self) -> None:
         """For ever: abort calls that are cancelled or expired, close connections idle for long."""
