@@ -44,8 +44,8 @@ from dev.offline_openai import OfflineOpenAI, running
 # The one place that names the package: tests take its modules from here.
 __all__ = [
     "app",
-    "completions",
     "client",
+    "completions",
     "concurrency",
     "connections",
     "deadline",
