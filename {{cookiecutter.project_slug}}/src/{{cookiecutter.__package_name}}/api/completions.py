@@ -70,7 +70,7 @@ def parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any 
         openai.APIStatusError: it is an error despite the status.
         BrokenReply: it is no JSON.
     """
-    # For stream events, and bodies not sent as JSON: `raise_status` has checked all others.
+    # For stream events, and bodies not sent as JSON: `correct_status` has checked all others.
     if found := error_in(data, response):
         raise found
     try:
