@@ -35,7 +35,7 @@ class _HttpClient(httpx2.AsyncClient):
         request: httpx2.Request,
         *,
         stream: bool = False,
-        **_options: Any,  # noqa: ANN401 - of httpx's `send`
+        **_options: Any,  # noqa: ANN401 - as in httpx's `send`
     ) -> httpx2.Response:
         response = await self._upstream.handle_async_request(request)
         response.request = request

@@ -36,7 +36,7 @@ class _HttpClient(httpx2.Client):
         request: httpx2.Request,
         *,
         stream: bool = False,
-        **_options: Any,  # noqa: ANN401 - of httpx's `send`
+        **_options: Any,  # noqa: ANN401 - as in httpx's `send`
     ) -> httpx2.Response:
         response = self._upstream.handle_request(request)
         response.request = request
