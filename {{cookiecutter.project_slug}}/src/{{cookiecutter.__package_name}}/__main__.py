@@ -1,4 +1,4 @@
-"""`python -m` this package: configures the process and runs the service in it, or in workers."""
+"""`python -m` this package: configures the process and runs the service, in workers if set."""
 
 import gc
 import logging
@@ -25,21 +25,21 @@ EX_CONFIG = 78  # sysexits.h; Windows has no `os.EX_CONFIG`
 
 
 def main() -> None:
-    # In effect while uvicorn's own handlers are not: before it starts and after it has stopped.
+    # For the time before uvicorn installs its own handlers and after it removes them.
     for number in SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = load_usable_settings()
         listener = listen(settings.host, settings.port)
         configure_logging(settings)
-        # Before any worker starts: so a rejected key ends the process, with status 78.
+        # Before any worker starts, so that a rejected key ends the process with status 78.
         verdict = try_key_at_start(settings)
     except SettingsError as error:
         refuse(str(error))
     if verdict.status is KeyStatus.REJECTED:
         refuse(verdict.sentence)
     config = uvicorn.Config(
-        # By its name, for multiprocessing does not import a package's `__main__` in the workers.
+        # By name: multiprocessing in the workers does not import a package's `__main__`.
         f"{__package__}.__main__:{create_app_and_tune_gc.__name__}",
         factory=True,
         # uvloop accepts one connection per iteration: under load, new ones wait for seconds.
@@ -66,10 +66,11 @@ def main() -> None:
 
 
 def create_app_and_tune_gc() -> FastAPI:
-    """uvicorn calls this in each process: the garbage collector is to run less, on fewer objects.
+    """Application factory, called by uvicorn in each process.
 
-    Under hundreds of concurrent calls, it took a fifth of the CPU. A higher threshold would keep
-    aborted TLS connections, which are large and in reference cycles, for too long.
+    Makes the garbage collector run less often and on fewer objects: with hundreds of concurrent
+    calls, it took a fifth of the CPU. With a higher threshold, aborted TLS connections, which are
+    large and in reference cycles, would stay in memory for too long.
     """
     app = create_app()
     gc.collect()
@@ -81,7 +82,7 @@ def create_app_and_tune_gc() -> FastAPI:
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket.
 
-    Not left to uvicorn, which would exit with another status and without naming the settings.
+    uvicorn itself would exit with another status and not name the settings.
 
     Raises:
         SettingsError: HOST or PORT cannot be used.
@@ -100,8 +101,8 @@ def listen(host: str, port: int) -> socket.socket:
             " of this machine, such as 127.0.0.1, or 0.0.0.0 for every network (conda and some"
             " shells set HOST to something else), and PORT to a free port above 1023."
         ) from None
-    # Accepted connections inherit it. asyncio sets it only on sockets that it made itself; without
-    # it, a response sent in two parts waits 40 ms for the client's delayed ACK.
+    # Accepted connections inherit it. Without it, a response sent in two parts waits 40 ms for the
+    # client's delayed ACK. asyncio sets it only on sockets that it created itself.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,4 +1,4 @@
-"""Puts the service together: settings, lifespan, middleware, routers."""
+"""Assembles the service: settings, lifespan, middleware, routers."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
 from .upstream.openai_service import OpenAIService
 
-# uvicorn and gunicorn stop when a worker exits with this status; after others, they restart it.
+# Exit status of a worker after which uvicorn and gunicorn stop instead of restarting it.
 STARTUP_FAILURE = 3
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     if settings is None:
         try:
-            # With proxy and certificates: in the lifespan, a wrong one would print a traceback.
+            # Also checks proxy and certificates, which would print a traceback in the lifespan.
             settings = load_usable_settings()
         except SettingsError as error:
             sys.stderr.write(f"{error}\n")
@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     readme = about.get_all("Description", [""])[0].splitlines()
     app = DocumentedFastAPI(
         models=EVENTS,
-        # The heading of README.md: the project's name as its authors write it.
+        # The heading of README.md; the distribution's name is normalized.
         title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],
         version=about["Version"],
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         responses=OTHER_PROBLEMS,
     )
-    # From the innermost to the outermost.
+    # Innermost first.
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)

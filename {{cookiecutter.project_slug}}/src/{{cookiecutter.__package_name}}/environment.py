@@ -10,12 +10,12 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from .settings import Settings, SettingsError
 
-# Above this ratio of difflib, an unknown name counts as a misspelling. The names of other programs
-# stay below it: PORTS has 0.89, GOROOT_PATH 0.90.
+# difflib ratio from which an unknown name counts as a misspelled setting. Variables of other
+# programs are below it: PORTS has 0.89, GOROOT_PATH 0.90.
 SIMILARITY = 0.91
 
-# Variables that the SDK itself reads and sends as headers, with the values that can be sent. Each
-# line of the last one is a header; the SDK skips lines without a colon.
+# Variables that the SDK reads itself and sends as headers, with patterns of valid values. Each line
+# of the last is a header; the SDK skips lines without a colon.
 HEADER_LINE = r"( *[\w!#$%&'*+.^`|~-]+ *:[\t -~]*|[^:\n]*)"
 SDK_HEADERS = {
     "OPENAI_ORG_ID": r"[\w.-]*",
@@ -28,13 +28,13 @@ def load_settings() -> Settings:
     """Read and validate the settings.
 
     Raises:
-        SettingsError: one or more are missing or wrong; its text says all of it.
+        SettingsError: settings are missing or wrong. Its text names all of them.
     """
     errors = []
     try:
-        settings = Settings()  # type: ignore[call-arg] # the environment has them
+        settings = Settings()  # type: ignore[call-arg] # from the environment
     except ValidationError as error:
-        # Without the input, which may be a secret, and without the chain, which holds it too.
+        # Without the input, which may be a secret; for the same reason, nothing is chained.
         errors = error.errors(include_input=False, include_url=False)
     except UnicodeDecodeError:
         raise SettingsError(".env is not in UTF-8: save it in that encoding.") from None
@@ -63,13 +63,13 @@ def _how_to_set(missing: list[str]) -> str:
         f"{' and '.join(missing)} {verb} not set: put {pronoun} into the environment,"
         f" or into .env in {Path.cwd()}"
     )
-    if Path(".env.example").exists():  # in the project's folder, not where a wheel is installed
+    if Path(".env.example").exists():  # not where only a wheel is installed
         text += ", as .env.example shows; `make demo` needs no key"
     return f"{text}."
 
 
 def misspelled_names() -> list[str]:
-    """A sentence about each name, in the environment or `.env`, that is nearly a setting's."""
+    """A sentence for each name, in the environment or `.env`, that is close to a setting's."""
     settings = Settings.model_fields
     names = {*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}
     return [

@@ -1,4 +1,4 @@
-"""The exceptions for which the service has a response. `server.problems` makes it.
+"""The exceptions that become responses, by `server.problems`.
 
 ServiceError
 ├── InvalidRequest                 422
@@ -28,12 +28,12 @@ from pydantic import ValidationError
 
 LONGEST_DESCRIPTION = 500  # characters
 
-# The part of a URL, such as a proxy's, that may hold a password.
+# User and password in a URL, such as a proxy's.
 _USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 
 
 class ServiceError(Exception):
-    """The class attributes go into the response. The exception's text goes to the log only."""
+    """The attributes go into the response; the exception's text goes only to the log."""
 
     status: ClassVar[int]
     type: ClassVar[str]
@@ -43,7 +43,7 @@ class ServiceError(Exception):
     retry_after: float | None = None
     """Seconds after which the client may try again."""
     upstream_request_id: str | None = None
-    """OpenAI's id of the failed request, for its support."""
+    """OpenAI's id of the failed request, for OpenAI's support."""
 
 
 class InvalidRequest(ServiceError):
@@ -128,20 +128,20 @@ class UpstreamTimeout(UpstreamError):
 
 
 def describe(error: BaseException, default: str = "") -> str:
-    """One line for the log: type and text of the innermost cause, without credentials in URLs.
+    """One line for the log: type and text of the innermost cause. Strips credentials from URLs.
 
     `default` replaces an empty text.
     """
     cause = _innermost(error)
     text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or default
     text = " ".join(_USERINFO.sub("", text).split())
-    if len(text) > LONGEST_DESCRIPTION:  # cut between words: a part of a key would not be redacted
+    if len(text) > LONGEST_DESCRIPTION:  # at a space: half of a key would not be redacted
         text = text[:LONGEST_DESCRIPTION].rpartition(" ")[0]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
 def _fields(error: ValidationError) -> str:
-    """Fields and error types, without the error's own text, which quotes the conversation."""
+    """Fields and error types. The error's own text would quote the conversation."""
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
     fields = (f"{'.'.join(map(str, e['loc'])) or 'the whole'} ({e['type']})" for e in wrong)
     return f"{error.title}: {', '.join(fields)}"
@@ -150,17 +150,17 @@ def _fields(error: ValidationError) -> str:
 def _innermost(error: BaseException) -> BaseException:
     """Follow the exception chain to the most specific error.
 
-    It follows explicit causes, and errors of the operating system (sockets, names, TLS) even if a
-    library has suppressed them by `raise ... from None`. A bare TimeoutError is skipped: the
-    ConnectTimeout or ReadTimeout that was raised for it says more.
+    Explicit causes count, and so do OSErrors (sockets, name resolution, TLS) that are only the
+    context. A bare TimeoutError is skipped: the ConnectTimeout or ReadTimeout raised from it says
+    more.
     """
     found, current = error, error
     while deeper := current.__cause__ or current.__context__:
         is_explicit = deeper is current.__cause__
         if isinstance(deeper, BaseExceptionGroup):
-            deeper = deeper.exceptions[0]  # one for each address of the host
+            deeper = deeper.exceptions[0]  # there is one per address of the host
         if not isinstance(deeper, Exception):
-            break  # a CancelledError, by which timeouts are implemented
+            break  # CancelledError: timeouts are implemented with it
         if type(deeper) is not TimeoutError and (is_explicit or isinstance(deeper, OSError)):
             found = deeper
         current = deeper

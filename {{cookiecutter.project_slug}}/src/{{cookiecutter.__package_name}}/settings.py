@@ -1,4 +1,4 @@
-"""The settings of the service. `environment` reads them at the start."""
+"""The settings and their validation. `environment.load_settings` reads them."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -16,23 +16,23 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_PORT = 65_535
-MAX_SECONDS = 86_400  # a day: timers and sockets raise OverflowError at far larger numbers
+MAX_SECONDS = 86_400  # a day; far larger numbers overflow timers and sockets
 
-# Placeholders that documentation shows for a key, in lower case and with hyphens.
+# Placeholders for a key in documentation. Compared in lower case, with `-` for `_`.
 PLACEHOLDER = re.compile(
     r"(sk-)?(proj-)?((your-)?(openai-)?(api-)?(key)?(-here)?|change-?me)[x.*]*"
 )
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong. The text names it, says what to do and holds no secret."""
+    """A setting is missing or wrong. The text names it, says what to do and has no secret."""
 
 
 def http_url(text: str) -> httpx2.URL | None:
     """The URL, or None if it is not an HTTP URL with a valid host and port."""
     try:
         url = httpx2.URL(text)
-        url.raw_host.decode().encode("idna")  # as name resolution does
+        url.raw_host.decode().encode("idna")  # name resolution does this too
     except (httpx2.InvalidURL, UnicodeError):
         return None
     has_port = url.port is None or 0 < url.port <= MAX_PORT
@@ -41,14 +41,14 @@ def http_url(text: str) -> httpx2.URL | None:
 
 
 def _base_url(text: str) -> str:
-    """Normalize: HTTP clients treat double and trailing slashes in different ways."""
+    """Validate and normalize: HTTP clients differ on double and trailing slashes."""
     url = http_url(text)
     if url is None:
         raise ValueError("must be a URL such as https://api.openai.com/v1")
     if url.userinfo or "?" in text or "#" in text:
         raise ValueError("must be without user, password, query and fragment")
     path = re.sub(r"/+", "/", url.raw_path.decode()).rstrip("/")
-    path = path.removesuffix("/chat/completions")  # which the SDK appends
+    path = path.removesuffix("/chat/completions")  # the SDK appends this
     return str(url.copy_with(raw_path=path.encode()))
 
 
@@ -59,14 +59,14 @@ def _api_key(secret: SecretStr, info: ValidationInfo) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", key):
         raise ValueError("has characters that no key has: copy it again")
     host = httpx2.URL(info.data.get("openai_base_url", "")).host
-    is_openai = f".{host}".endswith(".api.openai.com")  # keys of other servers have any shape
+    is_openai = f".{host}".endswith(".api.openai.com")  # other servers' keys may have any form
     if is_openai and PLACEHOLDER.fullmatch(key.lower().replace("_", "-").strip("<>${}")):
         raise ValueError("is a placeholder: replace it with your key")
     return secret
 
 
 def _model_name(name: str) -> str:
-    # Unpaired surrogates, from an environment that is not UTF-8, are not printable either.
+    # `isprintable` also rejects unpaired surrogates, from an environment that is not UTF-8.
     if not name.isprintable() or re.search(r"[\"'\[\]]", name):
         raise ValueError("has quotes, brackets or control characters: remove them")
     return name
@@ -82,7 +82,7 @@ def _root_path(path: str) -> str:
 
 
 def _split(value: object) -> object:
-    """Split at commas; pydantic-settings itself would expect JSON."""
+    """Split at commas. pydantic-settings alone would expect JSON."""
     if not isinstance(value, str):
         return value
     return [item.strip() for item in value.split(",") if item.strip()]
@@ -115,13 +115,13 @@ class Settings(BaseSettings):
 
     max_attempts: PositiveInt = 4
     attempt_timeout_seconds: Seconds | None = None
-    """How long OpenAI may send nothing in one attempt, or between two chunks of a stream.
+    """How long OpenAI may be silent in one attempt, or between two chunks of a stream.
 
-    By default all the time that the deadline leaves. With less, a slow reply is requested, and
-    paid for, a second time while OpenAI still generates the first one.
+    Default: `deadline_seconds`. If shorter, a slow reply is requested, and paid for, a second time
+    while OpenAI still generates the first one.
     """
     deadline_seconds: Seconds = 60
-    """How long a call may take, with all attempts and waits; a stream, until its first chunk."""
+    """How long a call may take, with queue, attempts and waits; a stream, until its first event."""
     stream_usage: bool = True
     """Whether to request the usage of streams: some servers refuse `stream_options`."""
     max_tokens_parameter: Annotated[
@@ -129,11 +129,11 @@ class Settings(BaseSettings):
     ] = "max_completion_tokens"
     """The name under which `max_output_tokens` is sent. Older servers know only `max_tokens`."""
 
-    # The upper bound is about what a process can have of threads and connections.
+    # Upper bounds: about as many threads and connections as a process can have.
     max_concurrency: int = Field(default=200, gt=0, le=10_000)
-    """OpenAI calls in flight, in each worker: 400 calls a second if each takes 0.5 s."""
+    """OpenAI calls in flight, per worker. 200 are 400 calls a second if each takes 0.5 s."""
     max_queue: int = Field(default=200, ge=0, le=10_000)
-    """Further calls that may queue, in each worker."""
+    """Further calls that may queue, per worker."""
     queue_timeout_seconds: Seconds = 10
     """How long a call may queue."""
     max_body_bytes: PositiveInt = 1_048_576
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_quotes_and_white_space(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`docker run --env-file` passes on the quotes that a shell would remove."""
+        """Strip quotes too: `docker run --env-file` keeps those that a shell would remove."""
         cleaned = {}
         for name, value in values.items():
             if not isinstance(value, str):
@@ -161,6 +161,6 @@ class Settings(BaseSettings):
                 continue
             unquoted = re.sub(r"""(?s)\A\s*(["'])(.*)\1\s*\Z""", r"\2", value)
             if stripped := unquoted.strip():
-                # A key with white space is refused, not stripped: more of it may be wrong.
+                # Not the key: `_api_key` rejects white space, for more of it may be wrong.
                 cleaned[name] = unquoted if name == "openai_api_key" else stripped
         return cleaned

@@ -1,4 +1,4 @@
-"""What clients of the service see. A module with endpoints has a `router` and is listed here."""
+"""The HTTP API. A module with endpoints has a `router` and is listed here."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""The events of a streamed chat, from the bytes of OpenAI's response."""
+"""Converts a streamed response of OpenAI to the events of `/v1/chat/stream`."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -10,7 +10,7 @@ from .streamed_reply import StreamedReply
 
 
 class ChatEvents:
-    """Async iterable: deltas, then one ChatDone. To be closed."""
+    """Async iterable: deltas, then one ChatDone. Must be closed."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
@@ -33,7 +33,7 @@ class ChatEvents:
 
     async def close(self) -> None:
         try:
-            if self._reply.is_over:  # the rest of the body is its end: the connection can be reused
+            if self._reply.is_over:  # drain the body, so that the connection can be reused
                 with suppress(httpx2.RequestError):
                     async for _ in self._reads:
                         pass

@@ -16,7 +16,7 @@ def chat(request: ChatRequest, service: Service) -> Response:
     """Answer a conversation with the model's next message."""
     params = to_params(request, service.settings)
     reply = service.call(lambda client: to_reply(client.post(**params)))
-    # A model would be validated in a second thread, behind the calls that came in meanwhile.
+    # FastAPI would validate a returned model in another thread, after queueing for the pool again.
     return Response(reply.model_dump_json(), media_type="application/json")
 
 

@@ -1,9 +1,8 @@
-"""Builds requests for OpenAI's chat completions and reads the replies.
+"""Builds requests for OpenAI's chat completions and parses the replies.
 
-Only what an answer needs is read, and by hand: no reply that was paid for is thrown away for its
-metadata, and only text that cannot be read makes a reply broken. The SDK's own methods check the
-types of all parameters and build models of all that comes back, chunk by chunk: half of the SDK's
-part of a call, and most of its part of a stream.
+Parsed by hand, for two reasons. A reply that was paid for is kept even if its metadata is
+malformed; only unreadable text makes it broken. And it is faster: the SDK's own methods validate
+all parameters and build a model of every chunk, half of the SDK's time in a call, most in a stream.
 """
 
 import json
@@ -18,17 +17,17 @@ from .schemas import ChatReply, ChatRequest
 
 JsonObject = dict[str, Any]
 
-# Parts of a `content` that are the reply; others hold a model's reasoning, say.
+# Types of `content` parts that belong to the reply; others hold, for example, reasoning.
 TEXT_TYPES = ("text", "output_text")
 
 
 def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> JsonObject:
-    """Arguments of the `post` of the SDK's clients, which then returns the plain HTTP response.
+    """Arguments for `post` of the SDK's client, which then returns the raw HTTP response.
 
     Raises:
         ModelNotAllowed: the request names a model that this service does not offer.
     """
-    # Left out rather than sent as null: some models refuse the very name of a parameter.
+    # None is left out rather than sent as null: some models reject the name itself.
     body = {"model": settings.openai_model} | request.model_dump(exclude_none=True)
     if body["model"] not in {settings.openai_model, *settings.allowed_models}:
         raise ModelNotAllowed
@@ -47,11 +46,11 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
 
 
 def to_reply(response: httpx2.Response) -> ChatReply:
-    """The reply in a whole response.
+    """The reply in a response that is not streamed.
 
     Raises:
         openai.APIStatusError: the response is an error despite its status 200.
-        BrokenReply: it has no message, or none that can be read.
+        BrokenReply: the message is missing or unreadable.
     """
     return read_reply(response.content, response)
 
@@ -64,13 +63,13 @@ def read_reply(data: bytes, response: httpx2.Response) -> ChatReply:
 
 
 def parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any JSON
-    """Read a body, or the data of an event, of a response with status 200.
+    """Parse a body, or the data of an event, of a response with status 200.
 
     Raises:
         openai.APIStatusError: it is an error despite the status.
-        BrokenReply: it is no JSON.
+        BrokenReply: it is not JSON.
     """
-    # For stream events, and bodies not sent as JSON: `raise_status` has checked all others.
+    # Needed for events and for bodies of other media types; `correct_status` handles JSON bodies.
     if found := error_in(data, response):
         raise found
     try:
@@ -80,20 +79,20 @@ def parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any 
 
 
 def first_choice(body: object) -> JsonObject | None:
-    """None if there is none: a chunk may hold other things than text."""
+    """None if there is none: a chunk may have only metadata."""
     choices = body.get("choices") if isinstance(body, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else None
 
 
 def text_of(message: object, field: str) -> str:
-    """The text of a message, or of the delta of one.
+    """The text of a message or of a delta.
 
     Raises:
-        BrokenReply: what should be text cannot be read; names the field.
+        BrokenReply: the text is unreadable. The exception's text names `field`.
     """
     if not isinstance(message, dict):
-        raise BrokenReply(f"{field} ({'no object' if message else 'missing'})")
+        raise BrokenReply(f"{field} ({'not an object' if message else 'missing'})")
     content = message.get("content") or ""
     if isinstance(content, dict) and "text" in content:
         content = [content]
@@ -105,14 +104,14 @@ def text_of(message: object, field: str) -> str:
 
 
 def _part_text(part: object) -> object:
-    """The text of a part; empty for one that holds none."""
+    """The text of a part; empty for a part without text."""
     if not isinstance(part, dict):
         return part or ""
     return part.get("text") or "" if part.get("type", "text") in TEXT_TYPES else ""
 
 
 def metadata_of(body: JsonObject, choice: JsonObject) -> JsonObject:
-    """The fields of ChatMetadata as a body or a chunk has them; None if missing or unreadable."""
+    """The fields of ChatMetadata in a body or a chunk; None if missing or malformed."""
     return {
         "model": _string(body.get("model")),
         "finish_reason": _string(choice.get("finish_reason")),
@@ -121,7 +120,7 @@ def metadata_of(body: JsonObject, choice: JsonObject) -> JsonObject:
 
 
 def with_model(metadata: JsonObject, response: httpx2.Response) -> JsonObject:
-    """With the model of the request, if the reply names none."""
+    """Add the model of the request if the reply names none."""
     if metadata["model"]:
         return metadata
     return metadata | {"model": json.loads(response.request.read())["model"]}
@@ -132,7 +131,7 @@ def _string(value: object) -> str | None:
 
 
 def _usage(usage: object) -> dict[str, int | None] | None:
-    """None if the counts are not all there."""
+    """None if a count is missing."""
     if not isinstance(usage, dict):
         return None
     counts = {

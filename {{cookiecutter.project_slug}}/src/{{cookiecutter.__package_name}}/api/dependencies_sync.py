@@ -1,4 +1,4 @@
-"""What an endpoint can ask for."""
+"""Dependencies of endpoints, as `Annotated` aliases."""
 
 from typing import Annotated
 
@@ -13,8 +13,8 @@ async def _service(request: Request) -> OpenAIService:
     """The service for one request: a client disconnect aborts its calls.
 
     Raises:
-        ShuttingDown: the service is being stopped. Only new requests are refused, for those in
-            flight have got it before and may go on to make further calls.
+        ShuttingDown: the service is being stopped. In-flight requests already have the service and
+            may make further calls.
     """
     shutdown: GracefulShutdown = request.state.shutdown
     if shutdown.has_begun:

@@ -1,4 +1,4 @@
-"""What clients send and get."""
+"""The bodies of requests, responses and events."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ from ..server.problems import Problem
 
 
 def _encodable(text: str) -> str:
-    """Refuse unpaired surrogates: JSON can hold them, UTF-8 and so a request to OpenAI cannot."""
+    """Reject unpaired surrogates: valid in JSON, but not in UTF-8, in which requests are sent."""
     text.encode()  # a UnicodeEncodeError is a ValueError, which pydantic reports
     return text
 
@@ -18,7 +18,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Input(BaseModel):
-    # A misspelt parameter that is silently ignored costs its sender an afternoon.
+    # A misspelled parameter is an error rather than silently ignored.
     model_config = ConfigDict(extra="forbid")
 
 
@@ -51,7 +51,7 @@ class Message(Input):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")],
-        # Without it, each error would be reported once for a string and once for a list.
+        # Otherwise each error would be reported twice: for a string and for a list.
         Discriminator(
             _kind,
             custom_error_type="content_type",
@@ -61,7 +61,7 @@ class Message(Input):
 
 
 class ChatRequest(Input):
-    # Each field goes to OpenAI under its own name, but for `max_output_tokens`: see `to_params`.
+    # Each field is sent to OpenAI under its own name, except `max_output_tokens`: see `to_params`.
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Say hello."}]}]},
     )
@@ -84,7 +84,7 @@ class Usage(BaseModel):
 
 
 class ChatMetadata(BaseModel):
-    """What OpenAI says of a reply; null where it says nothing."""
+    """Metadata of a reply; null where OpenAI sends none."""
 
     model: str
     finish_reason: str | None
@@ -106,7 +106,7 @@ class ChatDone(ChatMetadata):
 
 
 def event_name(event: ChatDelta | ChatDone) -> str | None:
-    """None for a delta without text, which only says that the model is at work."""
+    """None, to send nothing, for a delta without text: it only ends the retries."""
     if isinstance(event, ChatDone):
         return "done"
     return "delta" if event.text else None
@@ -120,7 +120,7 @@ class DeltaEvent(BaseModel):
 
 
 class DoneEvent(BaseModel):
-    """The last event of a stream that is whole."""
+    """The last event of a complete stream."""
 
     event: Literal["done"]
     data: Json[ChatDone]
@@ -133,8 +133,8 @@ class ErrorEvent(BaseModel):
     data: Json[Problem]
 
 
-# For OpenAPI 3.1, which has no keyword for the events of a stream (3.2 has `itemSchema`): some
-# tools match the schema with the whole text, others with each event.
+# OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). Some tools match the
+# schema with the whole text, others with each event: hence `anyOf`.
 EVENTS = (DeltaEvent, DoneEvent, ErrorEvent)
 EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {

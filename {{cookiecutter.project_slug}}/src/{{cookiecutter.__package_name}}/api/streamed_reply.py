@@ -12,27 +12,27 @@ from .schemas import ChatDelta, ChatDone
 
 
 class StreamedReply:
-    """A reply, fed with the bytes of its response as they arrive."""
+    """Incremental: `feed` it the bytes of the response as they arrive."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self.is_over = False
         """Whether the last event has arrived."""
         self._response = response
         self._decoder = Decoder()
-        self._before_events: bytes | None = b""  # None from the first event on
+        self._before_events: bytes | None = b""  # None after the first event
         self._texts: list[str] = []
         self._has_begun = False
         self._has_choice = False
         self._metadata = metadata_of({}, {})
 
     def feed(self, read: bytes) -> Iterator[ChatDelta]:
-        """Yield the text of all the chunks in `read` together; `b""` is the end of the body.
+        """Yield one delta with the text of all chunks in `read`; pass `b""` at the end of the body.
 
-        The first delta, which may be empty, says that the model is at work: from then on, a failure
-        is not retried.
+        The first delta, which may be empty, means that the model is generating: from then on,
+        failures are not retried.
 
         Raises:
-            BrokenReply, openai.APIError: after the text that came before it.
+            BrokenReply, openai.APIError: after yielding the text that precedes the failure.
         """
         had_begun, failure = self._has_begun, None
         try:
@@ -50,7 +50,7 @@ class StreamedReply:
             raise failure
 
     def is_whole(self) -> bool:
-        """Whether only metadata may be missing: text ends with the finish_reason."""
+        """Whether the text is complete: a finish_reason has arrived. Metadata may follow."""
         return self._metadata["finish_reason"] is not None
 
     def to_done(self) -> ChatDone:
@@ -88,14 +88,14 @@ class StreamedReply:
             if value is not None:
                 self._metadata[name] = value
         if choice is not None:
-            # The first chunk often carries only a role: to retry after it costs little. A second,
-            # even if empty, means that the model is generating, which is billed; a reasoning model
-            # may send empty chunks for longer than the deadline.
+            # The first chunk often has only a role: a retry after it costs little. A second chunk,
+            # even an empty one, means that the model is generating, which is billed. A reasoning
+            # model may send empty chunks for longer than the deadline.
             self._has_begun = self._has_choice or bool(text) or self.is_whole()
             self._has_choice = True
 
     def _add_whole(self, body: bytes) -> None:
-        """The reply of a server that does not stream."""
+        """Add the body of a server that does not stream."""
         reply = read_reply(body, self._response)
         self._texts.append(reply.reply)
         self._metadata = dict(reply)

@@ -7,9 +7,9 @@ from ..errors import BodyTooLarge
 
 
 class BodyLimit:
-    """Refuses bodies of more than `max_bytes`, with or without a Content-Length.
+    """Rejects bodies of more than `max_bytes`, with or without a Content-Length.
 
-    FastAPI's own `max_body_size` answers in plain text.
+    Not FastAPI's `max_body_size`: its response is plain text instead of a problem.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:

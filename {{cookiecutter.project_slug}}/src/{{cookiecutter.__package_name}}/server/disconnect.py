@@ -8,12 +8,12 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# As nginx's `send_timeout`: a client that stops reading would keep its slot forever.
+# Like nginx's `send_timeout`: otherwise a client that stops reading would keep its slot forever.
 SEND_TIMEOUT_SECONDS = 60.0
 
 
 class _Incoming:
-    """Passes on the request's body; from its end on, watches for the client disconnect."""
+    """Passes on the request's body; after its end, watches for a client disconnect."""
 
     def __init__(self, receive: Receive, handling: anyio.CancelScope, *, has_body: bool) -> None:
         self._receive = receive
@@ -49,7 +49,7 @@ async def _cancel_on_disconnect(receive: Receive, handling: anyio.CancelScope) -
 class CancelOnDisconnect:
     """Cancels a request whose client disconnects, or reads nothing for `SEND_TIMEOUT_SECONDS`.
 
-    A thread, which cannot be cancelled, finds out by `request.state.is_cancelled()`.
+    A thread cannot be cancelled: it polls `request.state.is_cancelled()`.
     """
 
     def __init__(self, app: ASGIApp) -> None:

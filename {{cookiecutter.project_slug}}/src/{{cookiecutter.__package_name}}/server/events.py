@@ -25,7 +25,10 @@ Data_co = TypeVar("Data_co", bound=BaseModel, covariant=True)
 
 
 class Source(Protocol[Data_co]):
-    """Where events come from: a stream of a call of OpenAI, or an async generator."""
+    """`OpenAIService.stream` returns one; an async generator is one too.
+
+    If it has a method `ready`, that returns the further items that have already arrived.
+    """
 
     def __aiter__(self) -> AsyncIterator[Data_co]: ...
 
@@ -39,8 +42,8 @@ class EventStream(StreamingResponse):
     event is `error`, with a problem as data.
     """
 
-    # From a class attribute `media_type`, FastAPI would document the events as a string. It takes
-    # the documented status from the default of `status_code`.
+    # No class attribute `media_type`: FastAPI would document the events as a string. It reads the
+    # documented status from the default of `status_code`.
     def __init__(
         self, source: Source[Data], name: Callable[[Data], str | None], status_code: int = 200
     ) -> None:
@@ -71,7 +74,7 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
     try:
         ready: Callable[[], Sequence[Data]] = getattr(source, "ready", tuple)
         async for first in source:
-            # One message, and one system call, for all that has arrived.
+            # One message, and so one system call, for all items that have arrived.
             message = b""
             try:
                 for item in (first, *ready()):
@@ -84,7 +87,7 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
         log(error)
         yield _encode("error", to_problem(error).to_json())
     except asyncio.CancelledError:
-        # The service is shutting down; or the client has disconnected and will not see this.
+        # Shutdown, or a client disconnect: then nobody reads this.
         yield _encode("error", to_problem(ShuttingDown()).to_json())
     except Exception:
         logger.exception("Unhandled exception in a stream")

@@ -1,4 +1,4 @@
-"""Liveness and readiness probes. They are `async`: they never wait for a thread of a pool."""
+"""Liveness and readiness probes. `async`, so that they never wait for a pool thread."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,7 +12,7 @@ router = APIRouter(tags=["health"])
 
 
 class Check(Protocol):
-    """What `/readyz` waits for."""
+    """A condition of readiness."""
 
     @property
     def is_ready(self) -> bool: ...
@@ -22,7 +22,7 @@ class Check(Protocol):
 
 
 class Readiness(BaseModel):
-    """Has the status of each check as well, under the check's name."""
+    """Extra fields: the status of each check, under its name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str]
@@ -34,14 +34,14 @@ class Readiness(BaseModel):
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """200 while the event loop runs. Restart the process if it does not answer."""
+    """200 while the event loop runs. If there is no answer, restart the process."""
     return {"status": "ok"}
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(request: Request, response: Response) -> Readiness:
-    """200 from when OpenAI has accepted the key until the service is told to stop."""
+    """200 once the checks have passed, until the service is told to stop."""
     checks: Mapping[str, Check] = request.state.checks
     shutdown: GracefulShutdown = request.state.shutdown
     ready = not shutdown.has_begun and all(check.is_ready for check in checks.values())

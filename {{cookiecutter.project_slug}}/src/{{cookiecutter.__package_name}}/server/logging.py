@@ -1,4 +1,4 @@
-"""Log lines with the request id, as text or JSON, whatever server runs the application."""
+"""Log lines with the request id, as text or JSON, under every ASGI server."""
 
 import json
 import logging
@@ -10,13 +10,13 @@ from ..settings import Settings
 from .redaction import redact_in_logs
 from .request_id import current_request_id
 
-# Could make a message look like several lines of the log, or control a terminal.
+# Could forge further log lines, or control a terminal.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-# The loggers of servers, which give them handlers and formats of their own (hypercorn even after it
-# has loaded the application).
+# Servers give these loggers their own handlers and formats (hypercorn even after it has loaded the
+# application). Their records go to our handler instead.
 SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian")
-# `RequestIdMiddleware` logs requests instead, with their ids.
+# Silenced: `RequestIdMiddleware` logs requests, with their ids.
 ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access")
 
 
@@ -41,7 +41,7 @@ class Formatter(logging.Formatter):
         }
         for name, value in vars(record).items():
             if name not in self.STANDARD and value is not None:
-                # The record factory has not seen `extra`, which is added to the finished record.
+                # The record factory does not see `extra`: it is added to the finished record.
                 line[name] = value if isinstance(value, int | float) else self._redact(str(value))
         if record.exc_info:
             line["traceback"] = record.exc_text or self.formatException(record.exc_info)
@@ -59,8 +59,7 @@ def _as_text(line: dict[str, object]) -> str:
 def configure_logging(settings: Settings) -> None:
     """Log everything to stderr as the settings say, the server's records included.
 
-    Handlers that others have added to the root logger stay, such as OpenTelemetry's, but for other
-    StreamHandlers.
+    Replaces StreamHandlers of the root logger; keeps its other handlers, such as OpenTelemetry's.
     """
     redact = redact_in_logs(settings).redact
     handler = logging.StreamHandler()
@@ -72,7 +71,7 @@ def configure_logging(settings: Settings) -> None:
     for name in ("openai", "httpx2", "httpcore2"):
         # At DEBUG, these log headers and bodies; at INFO, a line for each request.
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Filters, because a logger's filters also precede handlers that are added later.
+    # Filters also take effect before handlers that the server adds later.
     for name in SERVER_LOGGERS:
         logging.getLogger(name).addFilter(_pass_to_root)
     for name in ACCESS_LOGGERS:

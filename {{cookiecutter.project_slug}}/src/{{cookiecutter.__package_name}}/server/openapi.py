@@ -11,7 +11,7 @@ from .request_id import REQUEST_ID_HEADER
 
 
 class DocumentedFastAPI(FastAPI):
-    """Documents the models that `responses` refer to, and the header that every response has.
+    """Documents the models that `responses` refer to, and the header of every response.
 
     See https://fastapi.tiangolo.com/how-to/extending-openapi/.
     """
@@ -21,7 +21,7 @@ class DocumentedFastAPI(FastAPI):
         self._models = models
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema:  # the cache of FastAPI
+        if self.openapi_schema:  # FastAPI's cache
             return self.openapi_schema
         document = super().openapi()
         _, models = models_json_schema(

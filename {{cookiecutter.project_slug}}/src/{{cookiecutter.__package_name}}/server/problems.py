@@ -1,6 +1,6 @@
 """Failures as `application/problem+json` (RFC 9457).
 
-Clients never get OpenAI's error text, which may echo the key: it goes to the log only.
+OpenAI's error text may echo the key: it goes to the log, never to clients.
 """
 
 import http.client
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # How many validation errors one response lists.
 MAX_ERRORS = 20
 
-# The detail of FastAPI's 400 after any exception, its cause, but a JSONDecodeError.
+# The detail of FastAPI's 400 for any exception while it reads the body, except JSONDecodeError.
 UNREADABLE_BODY = "There was an error parsing the body"
 
 STATUSES_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -34,7 +34,7 @@ class InvalidField(BaseModel):
     """One error of a request that does not validate."""
 
     loc: list[str | int]
-    """Where: `body`, `query`, `path`, `header` or `cookie`, then field names and list indexes."""
+    """`body`, `query`, `path`, `header` or `cookie`, then field names and list indexes."""
     msg: str
 
 
@@ -55,7 +55,7 @@ class Problem(BaseModel):
 
 
 def log(error: ServiceError) -> None:
-    """Log the cause, which the client is not told."""
+    """Log the error with its cause, which is not in the response."""
     cause = error.__cause__ or error
     logger.log(
         logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
@@ -104,14 +104,14 @@ def add_exception_handlers(app: FastAPI) -> None:
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
         errors = [_invalid_field(found) for found in error.errors()[:MAX_ERRORS]]
         invalid = InvalidRequest()
-        if isinstance(error.body, bytes):  # not parsed, because of the request's content type
+        if isinstance(error.body, bytes):  # FastAPI parses JSON only with a JSON content type
             invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
         return to_response(invalid, errors)
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         if error.detail == UNREADABLE_BODY:
-            cause = error.__cause__  # `BodyLimit` raises a ServiceError
+            cause = error.__cause__  # a ServiceError, if `BodyLimit` raised it
             return to_response(cause if isinstance(cause, ServiceError) else InvalidRequest())
         if error.status_code in STATUSES_WITHOUT_BODY:
             return Response(status_code=error.status_code, headers=error.headers)
@@ -135,18 +135,18 @@ def _invalid_field(error: Any) -> InvalidField:  # noqa: ANN401 - an endpoint ma
 
 
 def _as_text(detail: object) -> str:
-    """FastAPI permits any JSON as an HTTPException's detail; RFC 9457 wants a string."""
+    """An HTTPException's detail may be any JSON; RFC 9457 requires a string."""
     return detail if isinstance(detail, str) else json.dumps(detail, default=str)
 
 
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
-# For OpenAPI: the `responses` of every endpoint. FastAPI adds no 422 of its own to a `default`.
+# For OpenAPI: `responses` of every endpoint. With a `default`, FastAPI adds no 422 of its own.
 OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other failure", "content": PROBLEM_CONTENT}
 }
 
-# For OpenAPI: `responses` of an endpoint that calls OpenAI, besides OTHER_PROBLEMS.
+# For OpenAPI: further `responses` of endpoints that call OpenAI.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT}
     for status in (400, 413, 422, 500, 502, 503, 504)

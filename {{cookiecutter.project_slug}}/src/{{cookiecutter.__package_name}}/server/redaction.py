@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from ..settings import Settings
 
-# Shorter keys, of servers other than OpenAI's, may be ordinary words.
+# Shorter keys, which only other servers have, may be ordinary words.
 MIN_SECRET_LENGTH = 8
 
 
 class RedactingRecordFactory:
-    """Makes log records without secrets, whatever logger, handler and formatter they go to."""
+    """Redacts secrets in every log record, independent of logger, handler and formatter."""
 
     def __init__(self, make_record: Callable[..., logging.LogRecord]) -> None:
         self._make_record = make_record
@@ -21,7 +21,7 @@ class RedactingRecordFactory:
         if len(secret) >= MIN_SECRET_LENGTH:
             self._secrets.add(secret)
         longest_first = sorted(self._secrets, key=len, reverse=True)
-        # OpenAI's errors quote keys, also in part: `sk-abc***xyz`.
+        # Also other keys and partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
         self._pattern = re.compile("|".join([*map(re.escape, longest_first), r"\bsk-[\w*.-]{4,}"]))
 
     def redact(self, text: str) -> str:
@@ -41,7 +41,7 @@ class RedactingRecordFactory:
     def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
         record = self._make_record(*args, **kwargs)
         record.msg = self._redact_value(record.msg)
-        # Some formatters expect args of the original type and length, such as gunicorn's own dict.
+        # Type and length of `args` are kept: some formatters need them, such as gunicorn's.
         if isinstance(record.args, tuple):
             record.args = tuple(map(self._redact_value, record.args))
         elif record.args:
@@ -51,13 +51,13 @@ class RedactingRecordFactory:
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
             if (redacted_traceback := self.redact(traceback)) != traceback:
-                # The standard library's formatters print `exc_text` instead of the exception.
+                # The standard library's formatters prefer `exc_text` to `exc_info`.
                 record.exc_text = redacted_traceback
         return record
 
 
 def redact_in_logs(settings: Settings) -> RedactingRecordFactory:
-    """Redact the key in all that this process logs from now on."""
+    """Redact the key in all records that this process creates from now on."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, RedactingRecordFactory):
         factory = RedactingRecordFactory(factory)

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 REQUEST_ID_HEADER = "X-Request-ID"
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
-# nginx's status for a client that disconnected before its response; no standard has one.
+# nginx's non-standard status for a client that disconnected before the response.
 CLIENT_CLOSED_REQUEST = 499
 
-# A context variable, for the log records of libraries too.
+# A context variable: log records of libraries get the id too.
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class RequestIdMiddleware:
             logger.info(
                 "%s %s %d",
                 scope["method"],
-                quote(scope["path"]),  # which may have line ends
+                quote(scope["path"]),  # may have line ends
                 status,
                 extra={"duration_ms": round((time.perf_counter() - started) * 1000, 1)},
             )

@@ -4,10 +4,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class RootPath:
-    """For a reverse proxy that removes the prefix from the path, or passes it on.
+    """Works with a reverse proxy that strips the prefix, and with one that passes it on.
 
-    If it removes the prefix, that must not begin as the path of an endpoint does, such as `/v1`.
-    FastAPI's own parameter is deprecated in favor of the server's, which not all servers have.
+    If the proxy strips it, the prefix must not equal the start of an endpoint's path, such as
+    `/v1`. FastAPI's own `root_path` is deprecated, and not all servers have such an option.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:

@@ -13,20 +13,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Passed to the server's signal handler. uvicorn raises the signal that it got again after it has
-# stopped: SIGTERM would end the process before the atexit handlers run, SIGURG is ignored. Windows
-# has no SIGURG, but uvicorn returns after a SIGINT as well.
+# Passed to the server's signal handler in place of the real signal. After it has stopped, uvicorn
+# raises that signal again: SIGTERM would end the process before atexit handlers run, SIGURG is
+# ignored. Windows has no SIGURG; there, SIGINT makes uvicorn return.
 QUIET_SIGNAL = getattr(signal, "SIGURG", signal.SIGINT)
 
-# Time for cancelled requests to answer, and for the server to close its connections.
+# Seconds for cancelled requests to answer, and again for the server to close its connections.
 CLOSING_SECONDS = 1
 
-# Time for the rest: closing clients, joining threads, atexit handlers.
+# Seconds for the rest: closing clients, joining threads, atexit handlers.
 EXIT_SECONDS = 5
 
 
 class RunningRequests:
-    """Keeps the tasks of in-flight requests in `tasks`."""
+    """Middleware that keeps the tasks of in-flight requests in `tasks`."""
 
     def __init__(self, app: ASGIApp, tasks: set[asyncio.Task[Any]]) -> None:
         self.app = app
@@ -45,17 +45,17 @@ class RunningRequests:
 
 
 class GracefulShutdown:
-    """Context manager that passes SIGINT and SIGTERM to the server after in-flight requests.
+    """Context manager that delays SIGINT and SIGTERM until in-flight requests have finished.
 
     Requests still in flight after `grace_seconds` are cancelled and answer `shutting-down`.
-    Meanwhile the server goes on listening: load balancers see `/readyz` fail, and new requests get
-    a 503 rather than a refused connection. A server that takes signals from the event loop
-    (granian) stops listening at once and then waits for its requests.
+    Meanwhile the server still listens: load balancers see `/readyz` fail, and new requests get 503
+    rather than a refused connection. A server that handles signals elsewhere (granian) stops
+    listening at once and then waits for its requests.
     """
 
     def __init__(self, running: Set[asyncio.Task[Any]], grace_seconds: float) -> None:
         self.has_begun = False
-        """Whether new requests are refused. Those in flight may still call OpenAI."""
+        """If so, new requests are refused. Those in flight may still call OpenAI."""
         self._running = running
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -80,9 +80,9 @@ class GracefulShutdown:
         if not self.has_begun:
             self.has_begun = True
             _end_process_after(self._grace_seconds + CLOSING_SECONDS + EXIT_SECONDS)
-            # Kept, for the event loop itself holds tasks by weak references only.
+            # Kept: the event loop has only weak references to tasks.
             self._stopping = asyncio.run_coroutine_threadsafe(self._stop(number), self._loop)
-        elif number == signal.SIGINT:  # Ctrl-C again: do not wait; the server gets a third one
+        elif number == signal.SIGINT:  # second Ctrl-C: do not wait; a third goes to the server
             self._restore_handlers()
             self._loop.call_soon_threadsafe(self._cancel_requests)
 
@@ -108,7 +108,7 @@ class GracefulShutdown:
 
 
 def _end_process_after(seconds: float) -> None:
-    """Even if the event loop is blocked, or a thread never ends."""
+    """End the process with status 0, even if the event loop is blocked or a thread never ends."""
     watchdog = threading.Timer(seconds, os._exit, [0])
     watchdog.daemon = True
     watchdog.start()

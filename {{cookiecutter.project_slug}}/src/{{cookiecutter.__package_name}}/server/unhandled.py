@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class UnhandledExceptionMiddleware:
     """Answers with a problem, and logs the exception.
 
-    Starlette's ServerErrorMiddleware raises the exception again after it has answered, and uvicorn
-    then closes the connection: the client's next request on it would fail.
+    Starlette's ServerErrorMiddleware raises the exception again after its response, and uvicorn
+    then closes the connection, on which the client may already send its next request.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""The SDK's client, and what it sends as the key."""
+"""Creates the SDK's client."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 
 from ..settings import Settings
 from .connections import attempt_timeout
-from .transport import Transport, raise_status
+from .transport import Transport, correct_status
 
 T = TypeVar("T")
 
@@ -19,11 +19,11 @@ def api_key(settings: Settings) -> str | Callable[[], Awaitable[str]]:
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """Sends a request to the transport and no further.
+    """Hands requests straight to the transport.
 
-    httpx's own `send` also handles redirects, cookies and authentication, which a call of OpenAI
-    does not need: a tenth of what the SDK and httpx cost. No redirect is followed: each would be a
-    further request, and turn a POST into a GET.
+    httpx's own `send` also handles redirects, cookies and authentication. Calls of OpenAI need none
+    of them, and they take a tenth of the CPU time of the SDK and httpx. Redirects are not followed:
+    most would turn the POST into a GET.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -35,12 +35,12 @@ class _HttpClient(httpx2.AsyncClient):
         request: httpx2.Request,
         *,
         stream: bool = False,
-        **_options: Any,  # noqa: ANN401 - of httpx's `send`
+        **_options: Any,  # noqa: ANN401 - as in httpx's `send`
     ) -> httpx2.Response:
         response = await self._upstream.handle_async_request(request)
         response.request = request
         try:
-            await raise_status(response)
+            await correct_status(response)
             if not stream:
                 await response.aread()
         except BaseException:
@@ -54,12 +54,12 @@ def open_client(settings: Settings, transport: Transport) -> AsyncOpenAI:
         api_key=api_key(settings),
         base_url=settings.openai_base_url,
         timeout=attempt_timeout(settings),
-        max_retries=0,  # `retries` is the one layer
+        max_retries=0,  # `retries` is the one retry layer
         http_client=_HttpClient(transport),
     )
 
 
 async def send_once(settings: Settings, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-    """Run `send` with a client of its own; cancellation aborts it. For the key check."""
+    """Run `send` with a new client, for the key check. Cancellation aborts it."""
     async with open_client(settings, Transport(settings.openai_base_url)) as client:
         return await send(client)

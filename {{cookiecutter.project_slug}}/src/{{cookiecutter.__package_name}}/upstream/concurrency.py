@@ -1,4 +1,4 @@
-"""How many calls of OpenAI a process makes at a time."""
+"""Limits the OpenAI calls in flight in one process."""
 
 import asyncio
 import threading
@@ -14,8 +14,7 @@ from .deadline import Deadline
 class ConcurrencyLimiter:
     """One slot for each call; calls over `max_concurrency` queue in FIFO order.
 
-    Threads and the event loop may share one. A call enters, waits if it got a ticket, and releases
-    its slot in the end.
+    Thread-safe. Usage: `enter()`; if it returns a ticket, `wait(ticket)`; finally `release()`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +25,7 @@ class ConcurrencyLimiter:
         self._queue: deque[Future[None]] = deque()
 
     def enter(self) -> "Future[None] | None":
-        """Take a free slot; without one, join the queue and get a ticket to wait with.
+        """Take a free slot and return None; if there is none, queue and return a ticket for `wait`.
 
         Raises:
             Overloaded: the queue is full.
@@ -52,20 +51,20 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(min(self._queue_timeout, deadline.remaining())):
                 await asyncio.wrap_future(ticket)
         except BaseException as error:
-            with self._lock, suppress(ValueError):  # `release` may have taken it out
+            with self._lock, suppress(ValueError):  # `release` has already removed it
                 self._queue.remove(ticket)
-            if not ticket.cancel():  # it became a slot at the same moment
+            if not ticket.cancel():  # `release` has just granted it the slot
                 self.release()
             if not isinstance(error, TimeoutError):
                 raise
             raise (DeadlineExceeded() if deadline.has_passed() else Overloaded()) from None
 
     def release(self) -> None:
-        """Pass the slot on to the call that has waited longest."""
+        """Grant the slot to the first call in the queue, or mark it as free."""
         with self._lock:
             while self._queue:
                 ticket = self._queue.popleft()
-                if ticket.set_running_or_notify_cancel():  # not if its task was just cancelled
+                if ticket.set_running_or_notify_cancel():  # False: the ticket was cancelled
                     ticket.set_result(None)
                     return
             self._free += 1

@@ -1,4 +1,4 @@
-"""What the connections to OpenAI have in common, whichever library makes them."""
+"""Timeouts, proxy and TLS of the connections to OpenAI, for every handler style."""
 
 import ssl
 import urllib.request
@@ -8,18 +8,18 @@ import httpx2
 from ..environment import load_settings
 from ..settings import Settings, SettingsError, http_url
 
-# OpenAI's side keeps connections for minutes; the load balancers on the way may for less.
+# Idle connections are closed after this: OpenAI keeps them for minutes, load balancers for less.
 KEEPALIVE_SECONDS = 60.0
 
-# A host that does not even accept a connection within this will not do so later.
+# Limit for each TCP connect and TLS handshake; a reply may take much longer.
 CONNECT_SECONDS = 5.0
 
 
 def load_usable_settings() -> Settings:
-    """`load_settings`, and the proxy and certificates that the environment names can be used.
+    """`load_settings`; also checks the proxy and the certificates that the environment names.
 
     Raises:
-        SettingsError: one of them is missing or wrong.
+        SettingsError: a setting is missing or wrong, or the proxy or certificates are unusable.
     """
     settings = load_settings()
     proxy_for(httpx2.URL(settings.openai_base_url))
@@ -33,20 +33,24 @@ def attempt_timeout(settings: Settings) -> httpx2.Timeout:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Raises SettingsError if SSL_CERT_FILE or SSL_CERT_DIR names nothing of use."""
+    """The default context.
+
+    Raises:
+        SettingsError: SSL_CERT_FILE or SSL_CERT_DIR cannot be read.
+    """
     try:
         return httpx2.create_ssl_context()
-    except OSError as error:  # an ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise SettingsError(
             "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: name certificates in PEM, or unset it."
         ) from error
 
 
 def proxy_for(url: httpx2.URL) -> str | None:
-    """The proxy that the environment names: HTTPS_PROXY and the like, but not for NO_PROXY.
+    """The proxy for `url` from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; None if NO_PROXY matches.
 
     Raises:
-        SettingsError: it is neither an http:// nor an https:// URL.
+        SettingsError: the proxy is neither an http:// nor an https:// URL.
     """
     proxies = urllib.request.getproxies()
     name = url.scheme if proxies.get(url.scheme) else "all"

@@ -1,4 +1,4 @@
-"""The one point in time that the queue, all attempts and all waits of a call share."""
+"""One deadline per call: it covers the queue, all attempts and the waits between them."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from ..errors import DeadlineExceeded, UpstreamError
 
-# Timers of event loops and sockets round to milliseconds and may fire a little early.
+# Seconds. Event loop and socket timers round to milliseconds and may fire slightly early.
 TIMER_RESOLUTION = 0.01
 
 
@@ -22,12 +22,12 @@ class Deadline:
         return self.remaining() <= TIMER_RESOLUTION
 
     def expire(self) -> None:
-        """Expire now: no wait or attempt begins after this. For calls that run in a thread."""
+        """Expire now, so that a cancelled call in a thread starts no further attempt or wait."""
         self._ends_at = time.monotonic()
 
     @contextmanager
     def enforced(self) -> Iterator[None]:
-        """Inside, a failure that the deadline caused becomes `DeadlineExceeded`."""
+        """Convert a timeout or UpstreamError raised after the deadline to `DeadlineExceeded`."""
         if self.has_passed():
             raise DeadlineExceeded
         try:

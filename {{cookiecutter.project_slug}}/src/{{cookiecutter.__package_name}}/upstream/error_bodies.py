@@ -1,4 +1,7 @@
-"""Errors in what came with status 200, in all the forms that servers give them."""
+"""Finds errors in response bodies and events, in the forms that various servers use.
+
+Many servers send an error with status 200, and in a stream the status is always 200.
+"""
 
 import json
 import re
@@ -11,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent
 from pydantic_core import from_json
 
-# For an error that came under status 200 and says no more than its type: OpenAI's and Anthropic's.
+# For errors with status 200 that name only a type: those of OpenAI and Anthropic.
 # https://docs.anthropic.com/en/api/errors
 STATUS_BY_TYPE = {
     "invalid_request_error": 400,
@@ -27,13 +30,12 @@ NO_ERROR_CODES = ("0", "200")
 
 
 def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """JSON as it is, or repaired.
+    """Parse JSON leniently.
 
-    Repaired are control characters, bytes that are not UTF-8, and halves of surrogate pairs, which
-    JSON can hold and UTF-8 cannot.
+    Accepts control characters in strings, and replaces invalid UTF-8 and unpaired surrogates.
 
     Raises:
-        ValueError, RecursionError: it is no JSON.
+        ValueError, RecursionError: `data` is not JSON.
     """
     try:
         return from_json(data)
@@ -45,21 +47,21 @@ def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
 def error_in(
     data: bytes, response: httpx2.Response, read: Callable[[bytes], Any] = read_json
 ) -> openai.APIStatusError | None:
-    """The error that a body or an event holds although the status is 200; None if it holds none.
+    """The error in a body or an event with status 200; None if there is none.
 
-    It is what the SDK would have raised under the status that the error names. `read` parses the
-    data, and raises ValueError or RecursionError if it is no JSON.
+    It equals what the SDK would have raised for the status that the error names. `read` parses the
+    data, and raises ValueError or RecursionError if it is not JSON.
     """
-    if b'"error"' not in data:  # every form of an error has it, and hardly any reply does
+    if b'"error"' not in data:  # fast path: all forms of an error have it, few replies do
         return None
     try:
         error = find_error(read(data))
-    except (ValueError, RecursionError):  # a broken reply: the caller, who parses it, says so
+    except (ValueError, RecursionError):  # not JSON: the code that parses the reply will raise
         return None
     if error is None:
         return None
     headers = response.headers.copy()
-    headers.pop("content-encoding", None)  # `data` is decoded already
+    headers.pop("content-encoding", None)  # `data` is already decoded
     return openai.APIStatusError(
         f"status {response.status_code}, but {error.get('message') or error.get('error')}",
         response=httpx2.Response(
@@ -70,9 +72,9 @@ def error_in(
 
 
 def may_hold_error(response: httpx2.Response) -> bool:
-    """Whether a whole body should be searched for an error.
+    """Whether the body of a response that is not streamed should be searched for an error.
 
-    Not that of a GET: a resource, such as a failed job, may describe its own failure.
+    The body of a GET is not: a resource, such as a failed job, may have an `error` field.
     """
     media_type = response.headers.get("content-type", "").partition(";")[0].strip()
     return (
@@ -83,8 +85,8 @@ def may_hold_error(response: httpx2.Response) -> bool:
 
 
 def set_status(response: httpx2.Response) -> None:
-    """Give a response that has been read the status that an error in it names."""
-    # Only what the SDK can read as well: it makes its error of the body.
+    """Replace a 200 by the status that the error in the body names. The body has been read."""
+    # Strict JSON: the SDK parses the body again, for its exception.
     if error := error_in(response.content, response, json.loads):
         response.extensions["http_status"] = response.status_code
         response.status_code = error.status_code
@@ -101,7 +103,7 @@ def named_status(body: object) -> int:
 
 
 def named_codes(body: object) -> list[str]:
-    """Its code and its type; a mere text may be a code."""
+    """The code and the type of an error, and `error` itself if that is a string."""
     error = _fields(body)
     return [str(error.get(name)) for name in ("code", "type", "error")]
 
@@ -112,8 +114,12 @@ def _fields(body: object) -> dict[str, Any]:
 
 
 def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
-    """`{"error": {...}}` or `{"error": "text"}`, `{"object": "error"}`, or in the first choice."""
-    if isinstance(body, list) and body:  # as Gemini wraps them
+    """The error object in a parsed body or event; None if there is none.
+
+    Forms: `{"error": {...}}`, `{"error": "text"}`, `{"object": "error"}`, each of these in a list,
+    and `finish_reason: "error"` or an `error` in the first choice.
+    """
+    if isinstance(body, list) and body:  # Gemini wraps errors in a list
         body = body[0]
     if not isinstance(body, dict):
         return None
@@ -121,7 +127,7 @@ def find_error(body: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON
     if isinstance(error, dict) and str(error.get("code")) in NO_ERROR_CODES:
         return None
     if isinstance(error, dict) and any(error.values()):
-        return find_error(error) or error  # an event called `error` may hold one again
+        return find_error(error) or error  # an event named `error` may have an `error` field too
     if error and not isinstance(error, dict):
         return find_error(error) or body
     if body.get("object") == "error" or body.get("finish_reason") == "error":

@@ -1,6 +1,6 @@
-"""Maps the SDK's exceptions to ours: by code, status, class; some 400s and 422s by text.
+"""Maps the SDK's exceptions to ours: by code, else status, else class; some 400s and 422s by text.
 
-https://platform.openai.com/docs/guides/error-codes has the codes.
+Codes: https://platform.openai.com/docs/guides/error-codes
 """
 
 import re
@@ -17,8 +17,8 @@ from .. import errors
 from .error_bodies import named_codes, named_status
 from .retry_after import retry_after
 
-# Patterns of codes and types, which say more than the status: those of OpenAI, Azure and of
-# other servers with the same API. The first that matches a code or a type counts.
+# Regular expressions for error codes and types, which are more specific than the status. They cover
+# OpenAI, Azure and compatible servers. The first match wins.
 BY_CODE: dict[str, type[errors.UpstreamError]] = {
     r"402|arrearage|payment_required|\w*(balance|billing|credits|funds|quota)\w*"
     r"|(budget|\w*(spend|usage)_limit)_(exceeded|reached)": errors.UpstreamQuotaExhausted,
@@ -41,8 +41,8 @@ BY_STATUS: dict[int, type[errors.UpstreamError]] = {
     429: errors.UpstreamRateLimited,
 }
 
-# The operator chooses the key, the model and the names of parameters. Some servers refuse them with
-# a bare 400 or 422: only the words tell that from a refusal of what the client sent.
+# Key, model and parameter names are the operator's choice, not the client's. Some servers reject
+# them with a 400 or 422 without a code: only the error text tells it from a bad request.
 _WRONG = r"(incorrect|invalid|missing|expired|revoked|wrong|not (valid|found))"
 _KEY = r"api[ _]?key"
 OPERATORS_CHOICE: dict[str, type[errors.UpstreamError]] = {
@@ -55,7 +55,7 @@ OPERATORS_CHOICE: dict[str, type[errors.UpstreamError]] = {
     r"|(unsupported|unknown|unrecognized).{0,100}\bmax_(completion_)?tokens\b"
     r"|\bmax_(completion_)?tokens\b.{0,100}not (supported|permitted|allowed)": errors.UpstreamError,
 }
-LONGEST_REFUSAL = 2000  # characters that are searched for these words
+LONGEST_REFUSAL = 2000  # characters of the error text that are searched
 
 BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     openai.APITimeoutError: errors.UpstreamTimeout,
@@ -64,8 +64,8 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     openai.ContentFilterFinishReasonError: errors.ContentFiltered,
     openai.APIResponseValidationError: errors.BrokenReply,
     openai.OpenAIError: errors.UpstreamError,
-    # The SDK lets these through: of httpx2 where it reads the body of an error, the others
-    # where a body is no JSON, no UTF-8, or not of the schema that was asked for.
+    # The SDK does not wrap these. httpx2's: raised while it reads the body of an error. The others:
+    # the body is not JSON, not UTF-8, or does not match the requested schema.
     httpx2.TimeoutException: errors.UpstreamTimeout,
     httpx2.RequestError: errors.UpstreamUnreachable,
     JSONDecodeError: errors.BrokenReply,
@@ -74,12 +74,12 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     ValidationError: errors.BrokenReply,
 }
 
-# OpenAI's and Azure's. Nothing else in that header is shown to clients.
+# Request ids of OpenAI and Azure. Clients are shown the header only if it has one of these forms.
 _REQUEST_ID = re.compile(r"req_\w{1,64}|[0-9a-f-]{32,36}")
 
 
 def translate(error: BaseException) -> errors.ServiceError | None:
-    """Our error for one of the SDK's; None for what has nothing to do with OpenAI."""
+    """Our exception for one of the SDK's; None if `error` does not come from a call of OpenAI."""
     if isinstance(error, errors.ServiceError):
         return error
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
@@ -95,9 +95,9 @@ def translate(error: BaseException) -> errors.ServiceError | None:
             status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         )
     if isinstance(error, openai.APIStatusError):
-        asked = error.response.headers.get("x-should-retry")
-        if asked in ("true", "false") and cls is not errors.UpstreamQuotaExhausted:
-            ours.is_retryable = asked == "true"
+        should_retry = error.response.headers.get("x-should-retry")
+        if should_retry in ("true", "false") and cls is not errors.UpstreamQuotaExhausted:
+            ours.is_retryable = should_retry == "true"
         if _REQUEST_ID.fullmatch(error.request_id or ""):
             ours.upstream_request_id = error.request_id
         if cls is errors.UpstreamRateLimited:
@@ -106,14 +106,14 @@ def translate(error: BaseException) -> errors.ServiceError | None:
 
 
 def _status(error: BaseException) -> int:
-    """0 for a failure without a response."""
+    """The HTTP status; 0 if there was no response."""
     if type(error) is openai.APIError:  # an error event in one of the SDK's streams
         return named_status(error.body)
     return getattr(error, "status_code", 0)
 
 
 def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
-    """What its code or type says, whatever its status; None if they say nothing."""
+    """The class for its code or type, whatever its status; None if neither is known."""
     codes = named_codes(getattr(error, "body", None))
     matches = (
         cls
@@ -125,22 +125,22 @@ def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
 
 
 def _rejection_class(error: BaseException) -> type[errors.UpstreamError]:
-    """Whether a refusal is about the client's input, or about what the operator configured."""
+    """Tell a rejection of the client's input from one of what the operator configured."""
     if isinstance(error, openai.APIStatusError):
         try:
             error.response.json()
         except (ValueError, RecursionError):
-            return errors.UpstreamError  # not an API's answer: OPENAI_BASE_URL is wrong
+            return errors.UpstreamError  # not JSON: OPENAI_BASE_URL does not lead to an API
     refusal = str(getattr(error, "body", ""))[:LONGEST_REFUSAL]
-    for words, cls in OPERATORS_CHOICE.items():
-        if re.search(words, refusal, re.IGNORECASE | re.DOTALL):
+    for pattern, cls in OPERATORS_CHOICE.items():
+        if re.search(pattern, refusal, re.IGNORECASE | re.DOTALL):
             return cls
     return errors.UpstreamRejectedInput
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Inside, the SDK's exceptions become ours."""
+    """Convert the SDK's exceptions to ours."""
     try:
         yield
     except Exception as error:

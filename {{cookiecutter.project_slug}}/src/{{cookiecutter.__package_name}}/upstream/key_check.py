@@ -1,8 +1,7 @@
-"""Checks whether OpenAI accepts the key and the model, before the first chat, cheaply.
+"""Checks whether OpenAI accepts the key and the model, at no cost.
 
-First `GET /models/{model}`, which is free. Where the answer is no verdict (a restricted key, a
-server without that path), a dry call settles it: a chat without messages, which is authenticated
-and then refused.
+First `GET /models/{model}`. If that is inconclusive (a restricted key, a server without that path),
+a dry call decides: a chat without messages, which OpenAI authenticates and then rejects.
 """
 
 import asyncio
@@ -27,11 +26,11 @@ from .key_verdict import Answer, KeyStatus, without_secrets
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 10.0
-START_SECONDS = 1.9  # the most that the check delays the start of the server
-LONGEST_WAIT_SECONDS = 60
+TIMEOUT_SECONDS = 10.0  # of one check, both requests included
+START_SECONDS = 1.9  # how long the check may delay the start of the server
+LONGEST_WAIT_SECONDS = 60  # between two checks
 
-# Arguments of the SDK's `get` and `post`: return the response unparsed; `try_key` has the timeout.
+# Arguments of the SDK's `get` and `post`: return the raw response, without the SDK's timeout.
 BARE: dict[str, Any] = {"cast_to": httpx2.Response, "options": {"timeout": None}}
 
 READY = frozenset({KeyStatus.ACCEPTED, KeyStatus.UNKNOWN})
@@ -53,7 +52,7 @@ SENTENCES = {
 class Verdict:
     status: KeyStatus
     sentence: str = ""
-    """For the operator: what was seen and what to do about it."""
+    """The log line: what was seen and what to do about it."""
 
 
 async def _answer(settings: Settings, send: Callable[[Any], Any]) -> Answer:
@@ -65,10 +64,10 @@ async def _answer(settings: Settings, send: Callable[[Any], Any]) -> Answer:
 
 
 async def try_key(settings: Settings, seconds: float) -> Verdict:
-    """Ask once. Takes `seconds` at most.
+    """Check once, within `seconds`.
 
     Raises:
-        SettingsError: the environment names a proxy or certificates that cannot be used.
+        SettingsError: the proxy or the certificates that the environment names are unusable.
     """
     proxy = proxy_for(httpx2.URL(settings.openai_base_url))
     model, base_url = settings.openai_model, without_secrets(settings.openai_base_url).rstrip("/")
@@ -81,7 +80,8 @@ async def try_key(settings: Settings, seconds: float) -> Verdict:
             status = KeyStatus.ACCEPTED if answer.has_model() else answer.verdict()
             if status is None:
                 asked = f"POST {base_url}/chat/completions{by_proxy}"
-                # Both limits, for servers that know one of them and reply all the same.
+                # A server that replies despite the empty messages generates one token. Servers know
+                # one of these two limits.
                 body = {"model": model, "messages": [], "max_completion_tokens": 1, "max_tokens": 1}
                 answer = await _answer(
                     settings, lambda client: client.post("/chat/completions", body=body, **BARE)
@@ -90,22 +90,22 @@ async def try_key(settings: Settings, seconds: float) -> Verdict:
         seen = f"{asked} answered {answer.seen}"
     except TimeoutError:
         status, seen = KeyStatus.UNREACHABLE, f"{asked} had no answer within {seconds:g} s"
-    # The SDK does not wrap a RequestError that is raised while it reads the body of an error.
+    # The SDK does not wrap a RequestError that occurs while it reads an error's body.
     except (openai.APIConnectionError, httpx2.RequestError) as error:
         status, seen = KeyStatus.UNREACHABLE, f"{asked} failed with {describe(error)}"
     return Verdict(status, SENTENCES[status].format(seen=seen.rstrip("."), model=model))
 
 
 def try_key_at_start(settings: Settings) -> Verdict:
-    """Ask once, for `START_SECONDS` at most; UNCHECKED if there is no verdict by then."""
+    """Check once, within `START_SECONDS`; UNCHECKED if there is no verdict by then."""
     verdicts = [Verdict(KeyStatus.UNCHECKED)]
 
-    def ask() -> None:
-        with suppress(Exception):  # `KeyCheck` will meet and log it
+    def check() -> None:
+        with suppress(Exception):  # `KeyCheck` will run into it again and log it
             verdicts.append(asyncio.run(try_key(settings, START_SECONDS)))
 
-    # A daemon thread: a name resolution that hangs cannot be cancelled.
-    thread = threading.Thread(target=ask, daemon=True)
+    # Daemon: a name resolution that hangs cannot be cancelled, and must not block the exit.
+    thread = threading.Thread(target=check, daemon=True)
     thread.start()
     thread.join(START_SECONDS)
     return verdicts[-1]
@@ -130,9 +130,9 @@ class KeyCheck:
         await AsyncRetrying(
             retry=retry_if_result(lambda is_ready: not is_ready),
             wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_SECONDS),
-        )(self._ask)
+        )(self._check)
 
-    async def _ask(self) -> bool:
+    async def _check(self) -> bool:
         try:
             verdict = await try_key(self._settings, TIMEOUT_SECONDS)
         except Exception:

@@ -1,4 +1,4 @@
-"""What an answer to the key check says about the key, the model and the address."""
+"""Interprets a response to the key check: is the key, the model or the address wrong?"""
 
 import re
 from contextlib import suppress
@@ -11,7 +11,7 @@ import openai
 from ..errors import UpstreamCredentials, UpstreamModelUnavailable
 from .error_mapping import by_code, translate
 
-# A code or content type that may be logged: nothing long, no text, and nothing like a key.
+# Error codes and content types that are safe to log: short, without spaces, unlike a key.
 WORD = re.compile(r"[A-Za-z_./+-]{1,64}|[0-9]{1,6}")
 
 
@@ -25,7 +25,7 @@ class KeyStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-# Failures that are a verdict whichever request they answer.
+# Failures that settle the check, whichever of the two requests they answer.
 VERDICTS: dict[type[object] | None, KeyStatus] = {
     UpstreamCredentials: KeyStatus.REJECTED,
     UpstreamModelUnavailable: KeyStatus.MODEL_UNAVAILABLE,
@@ -41,7 +41,7 @@ def without_secrets(url: str) -> str:
 
 
 class Answer:
-    """An HTTP response, from a server that may not be an OpenAI API at all."""
+    """An HTTP response. The server may not be an OpenAI API at all."""
 
     def __init__(self, response: httpx2.Response, error: openai.APIStatusError | None) -> None:
         self.http_status = response.extensions.get("http_status", response.status_code)
@@ -63,28 +63,28 @@ class Answer:
             self.seen += f" {detail}"
 
     def has_model(self) -> bool:
-        """Whether it is a model, or a list of models."""
+        """Whether the body is a model, or a list of models."""
         listed = self.body.get("data") if isinstance(self.body, dict) else self.body
         first = listed[0] if isinstance(listed, list) and listed else self.body
         return self.status == 200 and isinstance(first, dict) and bool(first.get("id"))
 
     def verdict(self) -> KeyStatus | None:
-        """The verdict that any request may give; None if only the dry call tells."""
+        """The verdict if either request would settle it; None if it takes the dry call."""
         if self.error and (known := by_code(self.error)) in VERDICTS:
             return VERDICTS[known]
-        if self.http_status >= 500 or self.http_status == 407:  # 407 is a proxy's
+        if self.http_status >= 500 or self.http_status == 407:  # 407: from a proxy
             return KeyStatus.UNREACHABLE
         return None
 
     def dry_call_verdict(self, model: str) -> KeyStatus:
         if verdict := self.verdict():
             return verdict
-        if self.status == 404 and model in str(self.error):  # the URL does not hold it
+        if self.status == 404 and model in str(self.error):  # the dry call's URL has no model
             return KeyStatus.MODEL_UNAVAILABLE
         if self.is_page or self.status in (404, 405) or 300 <= self.status < 400:
             return KeyStatus.WRONG_ADDRESS
         if self.error is None:
-            # Some servers answer even a chat without messages.
+            # Some servers reply even to a chat without messages.
             is_reply = isinstance(self.body, dict) and "choices" in self.body
             return KeyStatus.ACCEPTED if is_reply else KeyStatus.UNKNOWN
         known = type(translate(self.error))

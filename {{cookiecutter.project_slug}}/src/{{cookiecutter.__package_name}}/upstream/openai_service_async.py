@@ -1,4 +1,4 @@
-"""The one way to OpenAI: `call` and `stream`."""
+"""The one way to call OpenAI: `call` and `stream`."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -33,16 +33,16 @@ class OpenAIService:
             yield cls(settings, client)
 
     async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
-        `send` may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
-        complete: further pages that are fetched later have neither slot nor deadline.
+        `send` may use any method of the client, such as
+        `lambda client: client.embeddings.create(model=..., input=...)`. It should return
+        a complete result: pages fetched later have neither slot nor deadline.
 
         Raises:
-            Overloaded: there is no slot for the call.
-            DeadlineExceeded: the time for the slot and all attempts ran out.
-            UpstreamError: OpenAI's failure at the last attempt.
+            Overloaded: the queue is full, or the wait for a slot was too long.
+            DeadlineExceeded: the deadline passed, in the queue or in an attempt.
+            UpstreamError: the last attempt failed.
         """
         result = await self._begin(send)
         self._limiter.release()
@@ -51,10 +51,10 @@ class OpenAIService:
     async def stream(
         self, send: Callable[[AsyncOpenAI], AsyncIterable[T] | Awaitable[AsyncIterable[T]]]
     ) -> Stream[T]:
-        """As `call`, for what yields events: one of the SDK's streams, or an async generator.
+        """As `call`, for a `send` that returns one of the SDK's streams or an async generator.
 
-        Returns once the first event is there: until then a failure is retried, and the deadline
-        counts. The stream keeps its slot until it is closed.
+        Returns at the first event. Retries and the deadline apply only until then. The stream keeps
+        its slot until it is closed.
         """
 
         async def open_stream(client: AsyncOpenAI) -> Stream[T]:
@@ -66,7 +66,7 @@ class OpenAIService:
         return await self._begin(open_stream)
 
     async def _begin(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Make the call and keep its slot, unless it fails."""
+        """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
         async def attempt() -> T:
             with translated():

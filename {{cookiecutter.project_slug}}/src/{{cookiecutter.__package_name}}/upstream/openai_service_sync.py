@@ -1,7 +1,6 @@
-"""The one way to OpenAI: `call` and `stream`, for the threads of `def` handlers.
+"""The one way to call OpenAI: `call` and `stream`, for `def` handlers.
 
-Called in an `async def` handler, the sync client would stop the event loop, and with it every other
-request.
+In an `async def` handler, the sync client would block the event loop and every other request.
 """
 
 import asyncio
@@ -32,8 +31,8 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-# For `def` handlers that do not call OpenAI, and for calls that are refused at once: a call that
-# waits for a slot holds its thread.
+# Besides the threads of calls in flight and in the queue: for handlers that do not call OpenAI,
+# and for calls that are refused because the queue is full.
 SPARE_THREADS = 8
 
 
@@ -50,7 +49,8 @@ class OpenAIService:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        # Its default size of 40 would be a second concurrency limit.
+        # AnyIO's default of 40 threads would be a second concurrency limit. A queued call, too, holds
+        # a thread.
         pool = anyio.to_thread.current_default_thread_limiter()
         pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
         transport = Transport(settings.openai_base_url)
@@ -69,32 +69,32 @@ class OpenAIService:
                 watchdog.cancel()
 
     def until(self, is_cancelled: Callable[[], bool]) -> Self:
-        """The same service, for calls that are aborted when `is_cancelled` returns true."""
+        """The same service; its calls are aborted once `is_cancelled` returns true."""
         return replace(self, _is_cancelled=is_cancelled)
 
     def call(self, send: Callable[[OpenAI], T]) -> T:
-        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
-        `send` may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
-        complete: further pages that are fetched later have neither slot nor deadline.
+        `send` may use any method of the client, such as
+        `lambda client: client.embeddings.create(model=..., input=...)`. It should return
+        a complete result: pages fetched later have neither slot nor deadline.
 
-        Call this in a thread, as FastAPI does for `def` handlers.
+        Blocks: call it in a thread, as FastAPI does with `def` handlers.
 
         Raises:
-            Overloaded: there is no slot for the call.
-            DeadlineExceeded: the time for the slot and all attempts ran out.
-            UpstreamError: OpenAI's failure at the last attempt.
+            Overloaded: the queue is full, or the wait for a slot was too long.
+            DeadlineExceeded: the deadline passed, in the queue or in an attempt.
+            UpstreamError: the last attempt failed.
         """
         result = self._begin(lambda _call: send(self._client))
         self._limiter.release()
         return result
 
     def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
-        """As `call`, for what yields events: one of the SDK's streams, or a generator.
+        """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
-        Returns once the first event is there: until then a failure is retried, and the deadline
-        counts. The stream keeps its slot until it is closed.
+        Returns at the first event. Retries and the deadline apply only until then. The stream keeps
+        its slot until it is closed.
         """
 
         def open_stream(call: Call) -> Stream[T]:
@@ -112,7 +112,7 @@ class OpenAIService:
         return self._begin(open_stream)
 
     def _begin(self, send: Callable[[Call], T]) -> T:
-        """Make the call and keep its slot, unless it fails."""
+        """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
         def attempt(call: Call) -> T:
             self._stop_if_cancelled()
@@ -120,7 +120,7 @@ class OpenAIService:
                 with translated():
                     return send(call)
             except Exception:
-                self._stop_if_cancelled()  # which is then why it failed
+                self._stop_if_cancelled()  # then the abort caused the failure
                 raise
 
         deadline = Deadline(self.settings.deadline_seconds)
@@ -142,17 +142,17 @@ class OpenAIService:
 
 
 def _raise_cancelled() -> NoReturn:
-    """As AnyIO does: the request's cancel scope takes no other exception for its own."""
-    with suppress(NoEventLoopError):  # outside of a request
+    """Raise AnyIO's own cancellation, the only one that the request's cancel scope accepts."""
+    with suppress(NoEventLoopError):  # not in one of AnyIO's threads
         from_thread.check_cancelled()
     raise asyncio.CancelledError
 
 
 def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Wait on the event loop, where a client disconnect or the end of the loop ends the wait."""
+    """Wait on the event loop, where a client disconnect cancels the wait."""
     try:
         from_thread.run(wait)
     except concurrent.futures.CancelledError:
         _raise_cancelled()
-    except NoEventLoopError:  # outside of a request
+    except NoEventLoopError:  # not in one of AnyIO's threads
         asyncio.run(wait())

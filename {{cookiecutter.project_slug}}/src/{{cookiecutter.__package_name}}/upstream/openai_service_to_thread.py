@@ -1,6 +1,6 @@
-"""The one way to OpenAI: `call` and `stream`. The client is sync, so each attempt runs in a thread.
+"""The one way to call OpenAI: `call` and `stream`. The client is sync: attempts run in threads.
 
-Called on the event loop, the sync client would stop the loop, and with it every other request.
+On the event loop, the sync client would block the loop and with it every other request.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-# For what else uses `asyncio.to_thread`, name resolution for one.
+# For other users of the default executor, such as asyncio's name resolution.
 SPARE_THREADS = 8
 
 
@@ -47,7 +47,7 @@ class OpenAIService:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        # Its default size, 6 threads on 2 cores, would be a second concurrency limit.
+        # The default executor's 6 threads on 2 cores would be a second concurrency limit.
         executor = ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS)
         asyncio.get_running_loop().set_default_executor(executor)
         transport = Transport(settings.openai_base_url)
@@ -59,17 +59,17 @@ class OpenAIService:
                 watchdog.cancel()
 
     async def call(self, send: Callable[[OpenAI], T]) -> T:
-        """Wait for a slot, then call OpenAI, and again where that helps, until the deadline.
+        """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
-        `send` runs in a thread and may use any method of the client, say
-        `lambda client: client.embeddings.create(model=..., input=...)`. What it returns should be
-        complete: further pages that are fetched later have neither slot nor deadline, and would
-        block the event loop. Waiting, for the slot or between attempts, holds no thread.
+        `send` runs in a thread and may use any method of the client, such as
+        `lambda client: client.embeddings.create(model=..., input=...)`. It should return
+        a complete result: pages fetched later have neither slot nor deadline, and would block the
+        event loop. Waits, for the slot or between attempts, hold no thread.
 
         Raises:
-            Overloaded: there is no slot for the call.
-            DeadlineExceeded: the time for the slot and all attempts ran out.
-            UpstreamError: OpenAI's failure at the last attempt.
+            Overloaded: the queue is full, or the wait for a slot was too long.
+            DeadlineExceeded: the deadline passed, in the queue or in an attempt.
+            UpstreamError: the last attempt failed.
         """
 
         async def send_in_thread(_call: Call) -> T:
@@ -80,10 +80,10 @@ class OpenAIService:
         return result
 
     async def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
-        """As `call`, for what yields events: one of the SDK's streams, or a generator.
+        """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
-        Returns once the first event is there: until then a failure is retried, and the deadline
-        counts. The stream keeps its slot until it is closed.
+        Returns at the first event. Retries and the deadline apply only until then. The stream keeps
+        its slot until it is closed.
         """
 
         async def open_stream(call: Call) -> Stream[T]:
@@ -100,7 +100,7 @@ class OpenAIService:
         return await self._begin(open_stream)
 
     async def _begin(self, send: Callable[[Call], Awaitable[T]]) -> T:
-        """Make the call and keep its slot, unless it fails."""
+        """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
         async def attempt(call: Call) -> T:
             with translated():

@@ -1,4 +1,4 @@
-"""The one retry layer: what is tried again, after how long, and when to give up.
+"""The one retry layer: what is retried, after how long, and when to give up.
 
 The SDK's own retries are off: two layers would multiply, to 4 x 3 attempts by default.
 """
@@ -48,7 +48,7 @@ def _error(state: RetryCallState) -> UpstreamError:
 
 
 def _wait(state: RetryCallState) -> float:
-    """As long as OpenAI asks, in any of its failures."""
+    """What OpenAI asks for, on any failure; else backoff."""
     return retry_after(_error(state).__cause__) or backoff(state)
 
 

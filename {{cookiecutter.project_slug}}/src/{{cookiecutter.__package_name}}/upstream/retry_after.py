@@ -1,4 +1,4 @@
-"""Reads how long OpenAI asks to wait before the next attempt."""
+"""Parses `retry-after-ms` and `retry-after`."""
 
 import re
 import time
@@ -10,12 +10,12 @@ import openai
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
 _DURATION = r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s|)"
 
-# Limits per day ask for hours. More than a day is a mistake.
+# Seconds. Daily limits ask for hours; more than a day is a mistake.
 LONGEST_RETRY_AFTER = 86_400.0
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds to wait, a day at most; None if no header asks for it in a valid form."""
+    """Seconds to wait, a day at most; None without a valid header."""
     if not isinstance(error, openai.APIStatusError):
         return None
     headers = error.response.headers

@@ -1,7 +1,7 @@
-"""Opens sockets to the upstream: TCP, through a proxy, under TLS; and aborts them.
+"""Opens sockets to the upstream (TCP, proxy, TLS) and aborts them.
 
-A thread that waits for the upstream cannot be cancelled. What ends its call is to shut the socket
-down under it.
+A thread that is blocked in a socket operation cannot be cancelled. Shutting the socket down from
+another thread makes the operation fail.
 """
 
 import io
@@ -27,14 +27,14 @@ from .deadline import Deadline
 
 Attach = Callable[[socket.socket], None]
 
-# So much is sent or read at once; of a longer body, each part has the time of a whole timeout.
+# Bytes per send or read. The write timeout applies to each part of a longer body.
 PART_BYTES = 65_536
 SHORTEST_TIMEOUT = 0.001  # seconds; 0 would make the socket non-blocking
 PORTS = {"http": 80, "https": 443}
 
 
 class Call:
-    """One call's connections, for whoever has to abort it from outside of its thread."""
+    """The sockets of one call, so that another thread can abort it."""
 
     def __init__(self, deadline: Deadline, is_cancelled: Callable[[], bool]) -> None:
         self._deadline = deadline
@@ -47,13 +47,13 @@ class Call:
         return self._is_cancelled() or self._deadline.has_passed()
 
     def abort(self) -> None:
-        """Shut the sockets down: what waits for them fails, and so does all that begins later."""
+        """Shut the sockets down. Operations in progress fail, and so do later ones of this call."""
         self._deadline.expire()
         with self._lock:
             self.is_aborted = True
             for sock in self._sockets.values():
-                # Of the plain socket, also under TLS: a thread may be inside of the TLS one.
-                with suppress(OSError):  # closed meanwhile
+                # Not SSLSocket's own method: another thread may be using the TLS object.
+                with suppress(OSError):  # already closed
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def outlive_deadline(self) -> None:
@@ -66,21 +66,21 @@ class Call:
             raise httpx2.ReadError("The call was aborted.")
 
     def attach(self, connection: object, sock: socket.socket) -> None:
-        """Raises as `check`."""
+        """Make `abort` shut down `sock`, the latest of `connection`. Raises as `check`."""
         with self._lock:
             self._sockets[connection] = sock
-        self.check()  # it may have been aborted before there was a socket
+        self.check()  # for an `abort` that came before the socket was attached
 
     def detach(self, connection: object) -> None:
         with self._lock:
             self._sockets.pop(connection, None)
 
     def at_most(self, seconds: float) -> float:
-        """So many seconds, or what is left until the deadline."""
+        """`seconds`, or less if the deadline is nearer."""
         return max(min(seconds, self._deadline.remaining()), SHORTEST_TIMEOUT)
 
 
-# The SDK stands between `OpenAIService` and the transport, and passes nothing on.
+# A context variable: the SDK, between `OpenAIService` and the transport, passes on no arguments.
 current_call: ContextVar[Call] = ContextVar("current_call")
 
 
@@ -97,19 +97,19 @@ class Route:
             self._credentials["Proxy-Authorization"] = f"Basic {b64encode(userinfo).decode()}"
 
     def target(self, url: httpx2.URL) -> tuple[str, dict[str, str]]:
-        """What the request line names, and headers for a proxy that forwards the request."""
+        """The request target and the headers for a proxy that forwards plain HTTP."""
         path = url.raw_path.decode()
         if self._proxy and url.scheme == "http":
             return f"http://{url.netloc.decode()}{path}", self._credentials
         return path, {}
 
     def open(self, url: httpx2.URL, seconds: float, call: Call, attach: Attach) -> socket.socket:
-        """Connect: `seconds` for each address and each handshake, if the call has them.
+        """Connect within `seconds` for each address and each handshake, or the call's deadline.
 
-        Each socket on the way is attached, and for the caller to close.
+        Each socket is passed to `attach`. On failure, the last one attached is left open.
 
         Raises:
-            OSError, UnicodeError, HTTPException: there is no connection.
+            OSError, UnicodeError, HTTPException: the connection failed.
             httpx2.ReadError: the call is over.
         """
         sock = _connect(self._proxy or url, seconds, call, attach)
@@ -133,9 +133,10 @@ class Route:
         wrap = partial(
             ssl_wrap_socket, ssl_context=self._tls, server_hostname=url.raw_host.decode()
         )
-        if isinstance(sock, ssl.SSLSocket):  # TLS in TLS, which works like a socket
+        if isinstance(sock, ssl.SSLSocket):  # TLS in TLS: an object with the methods of a socket
             return cast("socket.socket", wrap(sock, tls_in_tls=True))
-        # The handshake moves the descriptor to another object, which is returned only at its end.
+        # Wrapping moves the descriptor to a new object, which is returned only after the handshake.
+        # Until then, `abort` shuts the connection down through a duplicate.
         with sock, sock.dup() as handle:
             attach(handle)
             secured = wrap(sock)
@@ -144,7 +145,7 @@ class Route:
 
 
 def _connect(url: httpx2.URL, seconds: float, call: Call, attach: Attach) -> socket.socket:
-    """Try the addresses of a host one after the other, as long as the call has time."""
+    """Try the addresses of the host in turn, until the deadline."""
     for family, kind, protocol, _, address in _resolve(url, call.at_most(seconds)):
         sock = socket.socket(family, kind, protocol)
         attach(sock)
@@ -161,14 +162,14 @@ def _connect(url: httpx2.URL, seconds: float, call: Call, attach: Attach) -> soc
 
 
 def _resolve(url: httpx2.URL, seconds: float) -> list[Any]:
-    """`socket.getaddrinfo` with a timeout: it has none, and no other thread can end it."""
+    """`socket.getaddrinfo` with a timeout, in a daemon thread: it cannot be interrupted."""
     host, port = url.raw_host.decode(), url.port or PORTS[url.scheme]
     found: Future[list[Any]] = Future()
 
     def resolve() -> None:
         try:
             found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
             found.set_exception(error)
 
     threading.Thread(target=resolve, daemon=True).start()
@@ -179,12 +180,15 @@ def _resolve(url: httpx2.URL, seconds: float) -> list[Any]:
 
 
 @contextmanager
-def translated(timeout: type[httpx2.TimeoutException]) -> Iterator[None]:
-    """Inside, exceptions of sockets, http.client and urllib3 become those that the SDK knows."""
+def as_httpx_errors(timeout: type[httpx2.TimeoutException]) -> Iterator[None]:
+    """Convert exceptions of sockets, http.client and urllib3 to those that the SDK expects.
+
+    Timeouts become `timeout`, everything else NetworkError.
+    """
     try:
         yield
     except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
-        cause = error.__cause__ or error  # urllib3's own text says less
+        cause = error.__cause__ or error  # more specific than urllib3's text
         raise timeout(str(cause)) from cause
     except (OSError, UnicodeError, HTTPException, urllib3.exceptions.HTTPError) as error:
         cause = error.__cause__ or error
@@ -192,7 +196,7 @@ def translated(timeout: type[httpx2.TimeoutException]) -> Iterator[None]:
 
 
 class _Reader(io.BufferedReader):
-    """Closes the connection if more has come than the response: the next would begin with it."""
+    """Closes the connection if bytes follow the response: they would corrupt the next one."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         super().__init__(raw, PART_BYTES)
@@ -200,14 +204,16 @@ class _Reader(io.BufferedReader):
 
     def close(self) -> None:
         if not self.closed:
-            self.raw.close()  # so that `peek` tells what was read already, and reads nothing
-            with suppress(ValueError):  # there is nothing
+            self.raw.close()  # so that `peek` returns only bytes already read
+            with suppress(ValueError):  # there are none
                 if self.peek():
                     self._sock.close()
         super().close()
 
 
 class Response(HTTPResponse):
+    """Reads through `_Reader`."""
+
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> None:
         super().__init__(sock, debuglevel, method)
         self.fp = _Reader(self.fp.detach(), sock)

@@ -1,21 +1,21 @@
-"""Reads Server-Sent Events.
+"""Parses Server-Sent Events.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 
 class Decoder:
-    """Finds the data of events in bytes that may be cut anywhere."""
+    """Incremental: the input may be split at any byte."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._after_cr = False
 
     def feed(self, read: bytes) -> list[bytes]:
-        """The data of each event that is whole by now; `b""` says that no more will come."""
+        """The data of each event that is complete by now; pass `b""` at the end of the body."""
         if not read:
-            read = b"\n\n"  # which some servers forget after the last event
-        if self._after_cr:  # which has ended its line, with or without this
+            read = b"\n\n"  # some servers omit it after the last event
+        if self._after_cr:  # the \r ended its line: a \n now is the rest of \r\n
             read = read.removeprefix(b"\n")
         self._after_cr = read.endswith(b"\r")
         if b"\r" in read:
@@ -25,12 +25,12 @@ class Decoder:
 
 
 def _data(block: bytes) -> bytes:
-    """Comments and other fields left out, several lines of data joined.
+    """The `data` lines of an event, joined; comments and other fields are ignored.
 
-    The data of an `error` event is returned as `{"error": data}`.
+    An event named `error` becomes `{"error": data}`.
     """
     if block.startswith(b"data: ") and b"\n" not in block:
-        return block[len(b"data: ") :]  # as OpenAI writes them all
+        return block[len(b"data: ") :]  # fast path: OpenAI's own events
     lines = block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     values = [line[len(b"data:") :] for line in lines if line.startswith(b"data:")]
     data = b"\n".join(value.removeprefix(b" ") for value in values)

@@ -1,4 +1,4 @@
-"""What `OpenAIService.stream` returns."""
+"""Streams of events."""
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
@@ -11,16 +11,14 @@ from .error_mapping import translated
 
 T = TypeVar("T")
 
-# How long the source of a stream that has ended may take to close: its connection can be reused
-# only if the response is read to its end.
+# Seconds to drain the body after the last event, so that the connection can be reused.
 DRAIN_SECONDS = 0.5
 
 
 class Stream(Generic[T]):
-    """An async iterator over the events of one response, which must be closed.
+    """An async iterator over the events of one response. It keeps its slot until `aclose`.
 
-    Iteration raises UpstreamError if the response fails. The stream keeps its slot until it is
-    closed.
+    Iteration raises UpstreamError if the response fails.
     """
 
     def __init__(self, source: AsyncIterable[T], release: Callable[[], None]) -> None:
@@ -33,7 +31,7 @@ class Stream(Generic[T]):
 
     @classmethod
     async def open(cls, source: AsyncIterable[T], release: Callable[[], None]) -> Self:
-        """Wait for the first event. If it fails, close the source, but do not call `release`."""
+        """Wait for the first event. On failure, close the source without calling `release`."""
         stream = cls(source, release)
         try:
             async for event in stream._events:

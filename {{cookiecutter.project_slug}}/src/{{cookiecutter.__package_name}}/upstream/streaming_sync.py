@@ -1,4 +1,4 @@
-"""What `OpenAIService.stream` returns: a thread reads the response, the event loop the events."""
+"""Streams of events: a thread reads the response, the event loop iterates over its events."""
 
 import asyncio
 import threading
@@ -16,18 +16,17 @@ from .sockets import Call
 
 T = TypeVar("T")
 
-# How many events a thread reads ahead of the client: then OpenAI has to wait.
+# Backpressure: a thread stops reading from OpenAI when the client is this many events behind.
 MAX_EVENTS_AHEAD = 64
 
-# How long the source of a stream that has ended may take to close: its connection can be reused
-# only if the response is read to its end.
+# Seconds to drain the body after the last event, so that the connection can be reused.
 DRAIN_SECONDS = 0.5
 
 
 class LoopWaker:
-    """Runs callbacks of threads on the event loop, with one wake-up for all that came meanwhile.
+    """Runs callbacks from threads on the event loop, batched into one wake-up.
 
-    A wake-up for each event of each stream would be a third of what streaming costs.
+    One wake-up per event would be a third of the cost of streaming.
     """
 
     def __init__(self) -> None:
@@ -39,29 +38,28 @@ class LoopWaker:
         self._callbacks.append(callback)
         if not self._is_scheduled:
             self._is_scheduled = True
-            with suppress(RuntimeError):  # the loop is closed: no stream is read any more
+            with suppress(RuntimeError):  # the loop is closed: nothing reads the stream
                 self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
-        self._is_scheduled = False  # before the queue is read: what comes later schedules again
+        self._is_scheduled = False  # before the loop: a later callback schedules another run
         while self._callbacks:
             self._callbacks.popleft()()
 
 
 class Stream(Generic[T]):
-    """An async iterator over the events of one response, which must be closed.
+    """An async iterator over the events of one response. It keeps its slot until `aclose`.
 
-    Iteration raises UpstreamError if the response fails. The stream keeps its slot until it is
-    closed.
+    Iteration raises UpstreamError if the response fails.
     """
 
     def __init__(self, waker: LoopWaker, call: Call, release: Callable[[], None]) -> None:
         self.first_event: Future[None] = Future()
-        """Done once there is a first event; or the failure to get one."""
+        """Done at the first event or the end of the stream; has the exception if that fails."""
         self._waker = waker
         self._call = call
         self._release = release
-        # Appended to and set by the thread, each by an atomic operation, before it wakes the loop.
+        # Written by the thread, without a lock: each write is atomic, and precedes the wake-up.
         self._events: deque[T] = deque()
         self._error: BaseException | None = None
         self._has_ended = False
@@ -72,7 +70,7 @@ class Stream(Generic[T]):
         self._is_released = False
 
     def read(self, send: Callable[[OpenAI], Iterable[T]], client: OpenAI) -> None:
-        """Send the request and read its events to the end: runs in a thread."""
+        """Send the request and read all events. Runs in a thread."""
         if not self.first_event.set_running_or_notify_cancel():
             return
         try:
@@ -105,7 +103,7 @@ class Stream(Generic[T]):
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._has_ended:
-            return  # what fails after the last event does not matter
+            return  # a failure after the last event does not matter
         self._error = error
         self._has_ended = True
         if not self.first_event.done():
@@ -125,7 +123,7 @@ class Stream(Generic[T]):
 
     async def __anext__(self) -> T:
         if self._events:
-            # A stream without a pause would never let the loop do anything else.
+            # Yield to the loop: a stream that always has events would block it.
             await asyncio.sleep(0)
         while not self._events:
             if self._has_ended and not self._events:
@@ -134,7 +132,7 @@ class Stream(Generic[T]):
                 with translated():
                     raise self._error
             self._waiter = asyncio.get_running_loop().create_future()
-            # The thread has seen the waiter only if it acts after this point.
+            # Check again: the thread wakes only a waiter that it has seen.
             if not (self._events or self._has_ended):
                 await self._waiter
             self._waiter = None
@@ -145,7 +143,7 @@ class Stream(Generic[T]):
         return event
 
     def ready(self) -> list[T]:
-        """The events that have arrived meanwhile: they can be sent together."""
+        """Take all events that have arrived, to send them together."""
         events = [self._events.popleft() for _ in range(len(self._events))]
         if self._is_full:
             with self._space:
@@ -163,7 +161,7 @@ class Stream(Generic[T]):
             self.abort()
 
     def abort(self) -> None:
-        """End the thread, whatever it waits for."""
+        """End the thread, whether it waits for space or for OpenAI."""
         with self._space:
             self._is_closed = True
             self._space.notify()

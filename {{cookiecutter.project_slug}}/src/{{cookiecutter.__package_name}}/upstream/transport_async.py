@@ -1,7 +1,7 @@
-"""Connections for the event loop: aiohttp's, as a transport of the SDK's HTTP client.
+"""An httpx transport with aiohttp connections, for the async client.
 
-httpx's pool looks through all its connections for each request, and reads HTTP in Python; together
-that is two thirds of what a call costs when hundreds are under way.
+httpx's pool scans all connections for each request, and its HTTP parser is written in Python: with
+hundreds of calls in flight, these take two thirds of a call's CPU time.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ import yarl
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
 from .error_bodies import may_hold_error, set_status
 
-# Of one answer.
+# Limits for one response. aiohttp's defaults would reject responses that httpx accepts.
 MAX_HEADERS = 1000
 MAX_HEADERS_BYTES = 102_400  # httpcore's limit
 
-# Bytes a second: a long body has so much more time to be sent.
+# Bytes a second. aiohttp has no write timeout: the read timeout is extended by the upload time.
 SLOWEST_UPLOAD = 100_000
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Inside, aiohttp's exceptions become those that the SDK knows."""
+def _as_httpx_errors() -> Iterator[None]:
+    """Convert aiohttp's exceptions to those that the SDK expects."""
     try:
         yield
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error)) from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # the last: where a redirect leads
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an invalid URL
         raise httpx2.NetworkError(str(error)) from error
 
 
@@ -42,7 +42,7 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Any],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp passes it by this name
     ) -> aiohttp.connector.Connection:
-        """Never a connection on which something came unasked: it would answer the next request."""
+        """Skip connections with unsolicited data: it would be read as the response."""
         while True:
             connection = await super().connect(req, traces, timeout)
             if connection.protocol is None or not connection.protocol.should_close:
@@ -57,20 +57,20 @@ class _Body(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            # Not by aiohttp's `sock_read`: that ends without a word if the upstream breaks HTTP.
-            with _translated():
+            # Not aiohttp's `sock_read`: with it, invalid HTTP ends the body without an error.
+            with _as_httpx_errors():
                 async with asyncio.timeout(self._timeout):
-                    read = await self._response.content.readany()  # all that has come
+                    read = await self._response.content.readany()  # all that has arrived
             if not read:
                 return
             yield read
 
     async def aclose(self) -> None:
-        self._response.release()  # which closes the connection if the body was not read to its end
+        self._response.release()  # closes the connection unless the body was read to its end
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """For one host."""
+    """For one base URL: the proxy is chosen once."""
 
     def __init__(self, base_url: str) -> None:
         self._proxy = proxy_for(httpx2.URL(base_url))
@@ -81,8 +81,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 ssl=tls_context(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # httpx does
-            # Its own limits would refuse what httpx takes.
+            auto_decompress=False,  # httpx decompresses
             max_line_size=MAX_HEADERS_BYTES,
             max_field_size=MAX_HEADERS_BYTES,
             max_headers=MAX_HEADERS,
@@ -90,10 +89,10 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeouts = request.extensions["timeout"]
-        # The body is sent as a whole: of one in parts, aiohttp would not hear an early answer.
+        # The body is sent in one piece: while it sends chunks, aiohttp ignores an early response.
         headers = [(k, v) for k, v in request.headers.multi_items() if k != "transfer-encoding"]
         seconds, body = timeouts["read"], await request.aread()
-        with _translated():
+        with _as_httpx_errors():
             async with asyncio.timeout(seconds and seconds + len(body) / SLOWEST_UPLOAD):
                 response = await self._session.request(
                     request.method,
@@ -111,8 +110,8 @@ class Transport(httpx2.AsyncBaseTransport):
         await self._session.close()
 
 
-async def raise_status(response: httpx2.Response) -> None:
-    """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
+async def correct_status(response: httpx2.Response) -> None:
+    """If a 200 has an error in its body, set the status that the error names."""
     if may_hold_error(response):
         await response.aread()
         set_status(response)

@@ -1,7 +1,7 @@
-"""Connections for threads: urllib3's, as a transport of the SDK's HTTP client.
+"""An httpx transport with urllib3 connections, for the sync client.
 
-httpx's pool looks through all its connections, under one lock, for each request; with hundreds of
-threads that is what they wait for. Here the connection used last is the next to be used.
+httpx's pool scans all connections under one lock for each request; with hundreds of threads, they
+wait for that lock. This pool is a stack: the connection released last is used next.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from urllib3.connection import HTTPConnection
 from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS
 from .deadline import Deadline
 from .error_bodies import may_hold_error, set_status
-from .sockets import PART_BYTES, Call, Response, Route, current_call, translated
+from .sockets import PART_BYTES, Call, Response, Route, as_httpx_errors, current_call
 
-# How late a thread may learn that its deadline has passed, or that its client has disconnected.
+# Poll interval of the watchdog: how late a call is aborted after its deadline or a disconnect.
 POLL_SECONDS = 0.05
 
 
 class _Connection(HTTPConnection):
-    """Sends head and body together: after each system call, a thread waits for its turn again."""
+    """Sends head and body in one system call: after each, a thread must reacquire the GIL."""
 
     response_class = Response
 
     def __init__(self) -> None:
-        super().__init__("")  # `open` has the host
+        super().__init__("")  # `open` gets the host
         self._origin = b""
         self._plain: socket.socket | None = None
         self._unsent = b""
         self.idle_since = 0.0
 
     def open(self, route: Route, url: httpx2.URL, seconds: float, call: Call) -> None:
-        """Attach the connection to the call, and connect it unless it is."""
+        """Attach the connection to the call. Connect it unless it is connected to that host."""
 
         def attach(sock: socket.socket) -> None:
             self._plain = sock
@@ -56,7 +56,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it is open and nothing has come unasked, not even inside of TLS."""
+        """Whether it is open and has no unread data, which would corrupt the next response."""
         try:
             self.sock.settimeout(0)
             self.sock.recv(1)
@@ -66,21 +66,21 @@ class _Connection(HTTPConnection):
             return False
         return False
 
-    def send(self, data: bytes) -> None:  # type: ignore[override]  # given no more
+    def send(self, data: bytes) -> None:  # type: ignore[override]  # urllib3 passes bytes
         self._unsent += data
         if len(self._unsent) >= PART_BYTES:
             self.flush()
 
     def flush(self) -> None:
         unsent, self._unsent = memoryview(self._unsent), b""
-        with suppress(ConnectionError):  # the upstream may have answered before
+        with suppress(ConnectionError):  # the upstream may have answered and closed early
             for start in range(0, len(unsent), PART_BYTES):
                 self.sock.sendall(unsent[start : start + PART_BYTES])
 
     def close(self) -> None:
         super().close()
         self._unsent = b""
-        if self._plain:  # which may be no more than half connected
+        if self._plain:  # may be in the middle of a handshake
             self._plain.close()
             self._plain = None
 
@@ -93,7 +93,7 @@ class _Body(httpx2.SyncByteStream):
         self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        with translated(httpx2.ReadTimeout):
+        with as_httpx_errors(httpx2.ReadTimeout):
             while read := self._response.read1(PART_BYTES, decode_content=False):
                 yield read
         self._is_complete = True
@@ -115,7 +115,7 @@ class Transport(httpx2.BaseTransport):
     def calling(
         self, deadline: Deadline, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Iterator[Call]:
-        """Inside, requests are aborted at the deadline, or when the block or they are cancelled."""
+        """The watchdog aborts requests in the block at the deadline or once `is_cancelled()`."""
         call = Call(deadline, is_cancelled)
         token = current_call.set(call)
         self._calls.add(call)
@@ -139,9 +139,10 @@ class Transport(httpx2.BaseTransport):
             connection = _Connection()
 
         def release(is_complete: bool) -> None:
-            call.detach(connection)  # before another call may take it
+            call.detach(connection)  # before another call can attach it
             if not is_complete or call.is_aborted:
                 connection.close()
+            # Also if closed: `open` then connects it again.
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
 
@@ -158,18 +159,18 @@ class Transport(httpx2.BaseTransport):
     ) -> urllib3.HTTPResponse:
         """Send the request, and read the head of the response."""
         timeouts = request.extensions["timeout"]
-        with translated(httpx2.ConnectTimeout):
+        with as_httpx_errors(httpx2.ConnectTimeout):
             seconds = timeouts["connect"] or CONNECT_SECONDS
             connection.open(self._route, request.url, seconds, call)
         target, proxy_headers = self._route.target(request.url)
         headers = dict(request.headers) | proxy_headers
         has_body = "content-length" in headers or "transfer-encoding" in headers
         body = cast("httpx2.SyncByteStream", request.stream) if has_body else None
-        with translated(httpx2.WriteTimeout):
+        with as_httpx_errors(httpx2.WriteTimeout):
             connection.timeout = timeouts["write"]
             connection.request(request.method, target, body, headers, preload_content=False)
             connection.flush()
-        with translated(httpx2.ReadTimeout):
+        with as_httpx_errors(httpx2.ReadTimeout):
             connection.timeout = timeouts["read"]
             response = connection.getresponse()
         if response.status < HTTPStatus.OK:  # http.client skips 100 only; the real one would follow
@@ -177,7 +178,7 @@ class Transport(httpx2.BaseTransport):
         return response
 
     async def watch(self) -> None:
-        """For ever: abort calls that are cancelled or expired, close connections idle for long."""
+        """The watchdog: aborts cancelled and expired calls, and closes idle connections."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             for call in list(self._calls):
@@ -192,13 +193,13 @@ class Transport(httpx2.BaseTransport):
         self._close_idle(since=math.inf)
 
     def _close_idle(self, since: float) -> None:
-        with suppress(IndexError):  # threads take and release meanwhile
+        with suppress(IndexError):  # emptied meanwhile by other threads
             while self._idle[0].idle_since < since:
                 self._idle.popleft().close()
 
 
-def raise_status(response: httpx2.Response) -> None:
-    """Hook of the SDK's HTTP client: an error under status 200 gets the status that it names."""
+def correct_status(response: httpx2.Response) -> None:
+    """If a 200 has an error in its body, set the status that the error names."""
     if may_hold_error(response):
         response.read()
         set_status(response)
