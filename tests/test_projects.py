@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,14 +63,15 @@ def test_an_import_from_the_wrong_wing_is_found(
     template: Path, tmp_path: Path, venv: Path, module: str, line: str
 ) -> None:
     project = bake(template, tmp_path)
-    check = (venv / "lint-imports", "--no-cache")
-    source = {"cwd": project, "PYTHONPATH": str(project / "src")}
-    assert run(*check, **source).returncode == 0
+    check = partial(
+        run, venv / "lint-imports", "--no-cache", cwd=project, PYTHONPATH=str(project / "src")
+    )
+    assert check().returncode == 0
 
     with (project / "src" / "chat_service" / module).open("a") as file:
         file.write(f"{line}\n")
 
-    assert run(*check, **source).returncode == 1
+    assert check().returncode == 1
 
 
 @pytest.mark.parametrize("style", STYLES[1:])

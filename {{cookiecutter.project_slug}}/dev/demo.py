@@ -1,4 +1,4 @@
-"""Ask the service a question, with the offline OpenAI behind it: `make demo` needs no key."""
+"""Run the service against the offline OpenAI and send it requests: `make demo` needs no key."""
 
 import json
 import os
@@ -16,14 +16,14 @@ import httpx2
 
 from .offline_openai import Scripted, running
 
-STARTS_WITHIN = 60  # seconds; long, for a first import compiles everything
+STARTS_WITHIN = 60  # seconds; the first import compiles all packages
 README = Path(__file__).parents[1] / "README.md"
 QUESTION = {"messages": [{"role": "user", "content": "What is an event loop?"}]}
 
 
 @contextmanager
 def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
-    """`python -m` the package; ends it at the end of the block."""
+    """Run `python -m` the package for the block."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     env = {
@@ -34,7 +34,7 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
         "LOG_LEVEL": "WARNING",
     }
     with (
-        tempfile.TemporaryDirectory() as folder,  # which has no .env
+        tempfile.TemporaryDirectory() as folder,  # a folder without .env
         subprocess.Popen(
             [sys.executable, "-m", package], env=os.environ | env, cwd=folder
         ) as service,
@@ -56,7 +56,7 @@ def wait_until_ready(service: "subprocess.Popen[bytes]", client: httpx2.Client) 
                 return
         except httpx2.TransportError:
             time.sleep(0.05)
-    sys.exit("The service did not start; what it printed says why.")
+    sys.exit("The service did not start: see its messages above.")
 
 
 def show(request: str, response: httpx2.Response) -> None:

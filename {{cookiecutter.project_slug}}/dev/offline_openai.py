@@ -1,7 +1,7 @@
-"""An offline OpenAI: a real HTTP server that speaks OpenAI's protocol, and is no model.
+"""An offline OpenAI: an HTTP server that speaks OpenAI's protocol, without a model.
 
-Tests use it by `with running() as offline`; `make demo` and load tests start it by
-`python -m dev.offline_openai`. It answers by itself, and misbehaves as a `Scripted` says.
+Tests and `make demo` use `with running() as offline`; load tests start it with
+`python -m dev.offline_openai`. A `Scripted` makes it answer otherwise than by default, or fail.
 """
 
 import argparse
@@ -26,38 +26,38 @@ from . import replies
 from .replies import dumps
 
 Stop = Callable[[], object]
-KEPT = 10_000  # requests on record: a load test must not fill the memory
+KEPT = 10_000  # latest requests in `received`, so that a load test does not fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scripted:
-    """How to answer a request; each `*_after` counts content chunks, 0 is before any event."""
+    """How to answer a request. `*_after` are numbers of content chunks; 0 is before any event."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # of scripts sent over HTTP
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # for scripts sent over HTTP
 
-    path: str = "/v1/chat/completions"  # applies to requests whose path begins with this
-    times: int = 1  # to how many of them
-    status: int = 200  # HTTP status; from 400 on the answer is an error
-    code: str | None = None  # `code`, `type` and `message` of that error, or of `error_after`
+    path: str = "/v1/chat/completions"  # a prefix of the paths of requests that it answers
+    times: int = 1  # how many requests it answers
+    status: int = 200  # HTTP status; from 400 on, the body is an error
+    code: str | None = None  # `code`, `type` and `message` of the error
     type: str | None = None
     message: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)  # added to ours, or replacing them
+    headers: Mapping[str, str] = field(default_factory=dict)  # added to or replacing the defaults
     delay: float = 0.0  # seconds before anything is sent
     drop: bool = False  # close the connection without an answer
-    body: str | bytes | None = None  # sent as it stands, whatever the request was
-    content_type: str = "application/json"  # of any answer but a stream made from `reply`
-    reply: str | None = None  # what the model says; in a stream one chunk a word
+    body: str | bytes | None = None  # sent unchanged, whatever the request is
+    content_type: str = "application/json"  # of all answers except generated streams
+    reply: str | None = None  # the text; in a stream, one chunk per word
     words: int | None = None  # repeat or cut the reply to this many words
-    finish_reason: str | None = None  # of a chat; else "stop", "tool_calls" or "length"
-    chunk_delay: float = 0.0  # seconds between the events of a stream, or bytes of another body
+    finish_reason: str | None = None  # of a chat; default: "stop", "tool_calls" or "length"
+    chunk_delay: float = 0.0  # seconds between the events of a stream, or the bytes of a body
     cut_after: int | None = None  # close the connection; counts bytes if the body is no stream
     end_after: int | None = None  # end the body cleanly, with neither finish_reason nor [DONE]
     error_after: int | None = None  # send an error event and end the body
-    hang_after: int | None = None  # send nothing more until the client disconnects
+    hang_after: int | None = None  # then send nothing until the client disconnects
 
     @property
     def stop(self) -> int | None:
-        """The number of content chunks after which a stream goes wrong."""
+        """The number of content chunks after which a stream fails."""
         stops = (self.cut_after, self.end_after, self.error_after, self.hang_after)
         return next((stop for stop in stops if stop is not None), None)
 
@@ -70,15 +70,15 @@ class Scripted:
 
 @dataclass
 class Received:
-    """A request and what became of it; times are those of time.monotonic(), in seconds."""
+    """A request and its outcome. Times are those of `time.monotonic()`."""
 
     method: str
     path: str  # as sent, with the query
     headers: dict[str, str]  # by lower-case name
     body: Any  # the parsed JSON, or None
     at: float = field(default_factory=time.monotonic)
-    left_at: float | None = None  # when the client was seen to disconnect before the answer's end
-    finished: bool = False  # the answer was sent whole; never after `drop` or `cut_after`
+    left_at: float | None = None  # when the client disconnected before the end of the answer
+    finished: bool = False  # whether the whole answer was sent; never after `drop` or `cut_after`
 
 
 def failure(
@@ -92,7 +92,7 @@ SCRIPT = TypeAdapter(list[Scripted])
 
 
 class OfflineOpenAI:
-    """What is scripted and what was received; its methods may be called from any thread."""
+    """The server, with its script and the requests it received. Methods are thread-safe."""
 
     def __init__(self, default: Scripted | None = None) -> None:
         self.url = ""
@@ -108,18 +108,18 @@ class OfflineOpenAI:
         return set(self._server.connections)
 
     def script(self, *steps: Scripted) -> None:
-        """Queue answers: a request takes the first one whose `path` begins its own."""
+        """Queue answers. A request gets the first one whose `path` is a prefix of its own."""
         with self._lock:
             self._steps += [step for step in steps for _ in range(step.times)]
 
     def reset(self) -> None:
-        """Forget what is scripted and what was received."""
+        """Clear the script and the received requests."""
         with self._lock:
             self._steps.clear()
             self.received.clear()
 
     def _record(self, request: Received) -> Scripted:
-        """Put a request on record; how to answer it."""
+        """Add a request to `received`; return how to answer it."""
         if request.path.startswith("/offline"):
             return Scripted()
         with self._lock:
@@ -131,7 +131,7 @@ class OfflineOpenAI:
         return self.default if request.path.startswith(self.default.path) else Scripted()
 
     def _reply(self, request: Received, step: Scripted, number: int) -> tuple[int, Any]:
-        """The status, and the JSON to answer with or the events of a stream."""
+        """The status, and the JSON of the body or the events of a stream."""
         path, body = unquote(request.path.partition("?")[0]), request.body
         name = path[len("/v1/models/") :] or "offline"
         model = replies.model(name)
@@ -182,7 +182,7 @@ class OfflineOpenAI:
                 received.left_at = time.monotonic()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            return web.Response()  # not sent; aiohttp would log the error as one of the server
+            return web.Response()  # not sent: aiohttp would log the exception
 
     async def _answer(
         self, request: web.BaseRequest, received: Received, step: Scripted
@@ -210,7 +210,7 @@ class OfflineOpenAI:
             content = text if isinstance(text, bytes) else text.encode(errors="replace")
             headers["content-length"] = str(len(content))
             if step is self.default:
-                delay = 0  # its delay is meant for streams
+                delay = 0  # `--chunk-delay` is only for streams
             if delay or step.cut_after is not None:
                 sent = content[: step.cut_after]
                 size = 1 if delay else max(1, len(sent))
@@ -223,7 +223,7 @@ class OfflineOpenAI:
         last = next(pieces, b"")
         for piece in pieces:
             await response.write(last)
-            await asyncio.sleep(delay)  # at 0 the other connections have their turn
+            await asyncio.sleep(delay)  # also at 0, to let other connections proceed
             last = piece
         if step.hang_after is not None and isinstance(answer, Iterator):
             await response.write(last)
@@ -232,45 +232,45 @@ class OfflineOpenAI:
             await response.write(last)
             request.transport.close()
         else:
-            received.finished = True  # before the client can have it all: tests look at once
+            received.finished = True  # before the last write, after which tests check it
             await response.write_eof(last)
         return response
 
     async def serve(self, host: str, port: int, ready: Callable[[Stop], object]) -> None:
-        """Listen, call `ready` with what stops it (from any thread), and go on until then."""
+        """Listen until stopped. Calls `ready` with a thread-safe function that stops the server."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        # The usual backlog of 100 makes a burst of new connections wait for SYN retries.
+        # With asyncio's backlog of 100, a burst of new connections waits for SYN retries.
         listener = await loop.create_server(self._server, host, port, backlog=1024)
         self.url = f"http://{host}:{listener.sockets[0].getsockname()[1]}/v1"
         ready(lambda: loop.call_soon_threadsafe(stop.set))
         await stop.wait()
-        # What is accepted but no connection yet would be lost, unclosed, by close() alone.
+        # Let sockets that are accepted become connections: close() alone would leave them open.
         with suppress(NotImplementedError):  # Windows
             for one in listener.sockets:
                 loop.remove_reader(one)
         for _ in ("begin", "connection_made"):
             await asyncio.sleep(0)
         listener.close()
-        self._stopping = True  # from now on it is not the client that disconnects
+        self._stopping = True  # from now on, disconnects are the server's own
         for connection in self._server.connections:
             if connection.transport:
                 connection.transport.abort()
-        await self._server.shutdown(1)  # second; what was aborted ends at once
+        await self._server.shutdown(1)  # second; aborted connections end at once
 
 
 @contextmanager
 def running(default: Scripted | None = None) -> Iterator[OfflineOpenAI]:
-    """An offline OpenAI on a free port of 127.0.0.1, in a thread of its own.
+    """Run an offline OpenAI on a free port of 127.0.0.1, in a thread.
 
-    `default` answers the requests that nothing is scripted for.
+    `default` answers requests without a scripted answer.
     """
     offline = OfflineOpenAI(default)
     started: Future[Stop] = Future()
     run = offline.serve("127.0.0.1", 0, started.set_result)
     thread = threading.Thread(target=asyncio.run, args=(run,), daemon=True)
     thread.start()
-    stop = started.result(timeout=10)  # seconds; long, for the machine may be busy
+    stop = started.result(timeout=10)  # seconds; the machine may be busy
     try:
         yield offline
     finally:
@@ -281,7 +281,7 @@ def running(default: Scripted | None = None) -> Iterator[OfflineOpenAI]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.offline_openai", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", default=9000, type=int, help="0 takes a free one")
+    parser.add_argument("--port", default=9000, type=int, help="0 for a free one")
     parser.add_argument("--delay", default=0.0, type=float, help="seconds before a reply")
     parser.add_argument("--chunk-delay", default=0.0, type=float, help="seconds between chunks")
     parser.add_argument("--words", type=int, help="length of the replies")

@@ -1,4 +1,4 @@
-"""Run the service and start it anew whenever a file in src changes: `make dev`."""
+"""Run the service, and restart it whenever a file in src changes: `make dev`."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import uvicorn
 
 
 def main(package: str) -> None:
-    os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # a change should show soon, also during a stream
+    os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # restart soon, even during a stream
     service = import_module(f"{package}.__main__")
     try:
         settings = service.load_usable_settings()
@@ -18,7 +18,7 @@ def main(package: str) -> None:
     uvicorn.run(
         f"{package}.app:create_app",
         factory=True,
-        loop="asyncio",  # as `python -m` the package
+        loop="asyncio",  # like `python -m` the package
         host=settings.host,
         port=settings.port,
         reload=True,

@@ -1,4 +1,4 @@
-"""What the offline OpenAI says: OpenAI's objects and events. Words count as tokens."""
+"""The offline OpenAI's replies: OpenAI's objects and events. One word is one token."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .offline_openai import Scripted
 
 Json = dict[str, Any]
-dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # as OpenAI does
-CREATED = 1_700_000_000  # fixed, so that the same question has the same answer
+dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # like OpenAI
+CREATED = 1_700_000_000  # fixed, so that replies are reproducible
 
 
 def event(data: Json | str) -> bytes:
@@ -26,7 +26,7 @@ def event(data: Json | str) -> bytes:
 
 
 def example(schema: Json, definitions: Json) -> Any:
-    """A value that validates against a JSON schema of the kinds that pydantic makes."""
+    """A value that validates against a JSON schema, of those that pydantic generates."""
     if "$ref" in schema:
         return example(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "const" in schema or "enum" in schema:
@@ -45,22 +45,22 @@ def example(schema: Json, definitions: Json) -> Any:
 
 
 def text_of(item: Json) -> str:
-    """The text of a message or of a tool's output: a string or a list of parts."""
+    """The text of a message or of a tool's output, whose content is a string or a list of parts."""
     content = item.get("content") or item.get("output") or ""
     if isinstance(content, str):
         return content
     return " ".join(part.get("text", f"[{part['type']}]") for part in content)
 
 
-def says(items: list[Json], schema: Json | None) -> str:
+def default_reply(items: list[Json], schema: Json | None) -> str:
     if schema is not None:
         return json.dumps(example(schema, schema.get("$defs", {})))
-    said = [text_of(i) for i in items if i.get("role") in ("user", "tool") or "output" in i]
-    return f"This is the offline OpenAI, not a model. You said: {said[-1] if said else ''}"
+    texts = [text_of(i) for i in items if i.get("role") in ("user", "tool") or "output" in i]
+    return f"This is the offline OpenAI, not a model. You said: {texts[-1] if texts else ''}"
 
 
 class Generated:
-    """Text, JSON that validates against the schema asked for, or a call of the first tool."""
+    """The content: text, JSON for the requested schema, or a call of the first tool."""
 
     def __init__(self, body: Json, script: "Scripted") -> None:
         asked = body.get("messages") or body["input"]
@@ -74,10 +74,10 @@ class Generated:
         schema = form.get("json_schema", form).get("schema")
         if self.tool:
             schema = tools[0].get("parameters") or {}
-        text = script.reply if script.reply is not None else says(items, schema)
+        text = script.reply if script.reply is not None else default_reply(items, schema)
         if script.words is not None:
             text = " ".join(itertools.islice(itertools.cycle(text.split()), script.words))
-        words = re.findall(r"\s*\S+(?:\s+\Z)?|\s+", text)  # joined, they are the text again
+        words = re.findall(r"\s*\S+(?:\s+\Z)?|\s+", text)  # joined, they are `text` again
         limits = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         most = next((body[name] for name in limits if body.get(name)), len(words))
         self.is_cut = most < len(words)
@@ -85,10 +85,10 @@ class Generated:
         self.text = "".join(self.words)
         counts = [len(text_of(item).split()) for item in items]
         self.asked = sum(counts)
-        self.cached = sum(counts[:-1])  # as if the conversation so far had been asked before
+        self.cached = sum(counts[:-1])  # as if all but the last message had been sent before
 
     def usage(self, asked: str, said: str) -> Json:
-        """In the names of one API: prompt and completion, or input and output."""
+        """`asked` and `said` are an API's names: prompt and completion, or input and output."""
         return {
             f"{asked}_tokens": self.asked,
             f"{asked}_tokens_details": {"cached_tokens": self.cached, "cache_write_tokens": 0},
@@ -105,7 +105,7 @@ def model(name: str) -> Json:
 def events(
     script: "Scripted", begin: list[Any], deltas: Iterator[Any], end: list[Any], error: Json
 ) -> Iterator[Any]:
-    """What is sent of a stream before it goes wrong as scripted, or all of it."""
+    """The events of a stream, up to its scripted failure if it has one."""
     if script.stop != 0:
         yield from begin
     yield from itertools.islice(deltas, script.stop)
@@ -137,7 +137,7 @@ def chat(body: Json, script: "Scripted", number: int) -> Json | Iterator[Json | 
         choice["finish_reason"] = reason
         return head | {"object": "chat.completion", "choices": [choice], "usage": usage}
     head["object"] = "chat.completion.chunk"
-    call["index"] = 0  # of the calls, to which the pieces belong
+    call["index"] = 0  # the index of the call to which a delta belongs
     is_counted = (body.get("stream_options") or {}).get("include_usage")
     if is_counted:
         head["usage"] = None
@@ -167,7 +167,7 @@ def response(body: Json, script: "Scripted", number: int) -> Json | Iterator[Jso
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def item(status: str, *texts: str) -> Json:
-        """With the arguments so far of the call, or the parts so far of the message."""
+        """`texts`: the arguments of a call, or the parts of a message, that were sent so far."""
         said: Json = {"role": "assistant", "content": [part(text) for text in texts]}
         if made.tool:
             said = {"name": made.tool, "arguments": "".join(texts)}
@@ -209,7 +209,7 @@ def embeddings(body: Json) -> Json:
     data = []
     for index, text in enumerate(texts):
         raw = [byte - 127.5 for byte in hashlib.shake_128(text.encode()).digest(size)]
-        length = math.hypot(*raw)  # OpenAI's vectors have the length 1 too
+        length = math.hypot(*raw)  # OpenAI's vectors also have length 1
         vector = array("f", (x / length for x in raw))
         is_packed = body.get("encoding_format") == "base64"
         coded = base64.b64encode(vector.tobytes()).decode() if is_packed else vector.tolist()

@@ -49,8 +49,7 @@ class OpenAIService:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        # AnyIO's default of 40 threads would be a second concurrency limit. A queued call holds a
-        # thread, too.
+        # AnyIO's default of 40 threads would be a second concurrency limit. Queued calls hold one.
         pool = anyio.to_thread.current_default_thread_limiter()
         pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
         transport = Transport(settings.openai_base_url)
