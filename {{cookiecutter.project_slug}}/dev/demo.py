@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -31,6 +31,11 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
         "OPENAI_BASE_URL": openai_url,
         "OPENAI_MODEL": "offline",
         "PORT": str(port),
+        # Whatever the shell, conda or a proxy's user has set.
+        "HOST": "127.0.0.1",
+        "ROOT_PATH": "",
+        "WORKERS": "1",
+        "NO_PROXY": "127.0.0.1",
         "LOG_LEVEL": "WARNING",
     }
     with (
@@ -38,7 +43,7 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
         subprocess.Popen(
             [sys.executable, "-m", package], env=os.environ | env, cwd=folder
         ) as service,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
         try:
             wait_until_ready(service, client)
@@ -51,11 +56,10 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
 def wait_until_ready(service: "subprocess.Popen[bytes]", client: httpx2.Client) -> None:
     ends_at = time.monotonic() + STARTS_WITHIN
     while service.poll() is None and time.monotonic() < ends_at:
-        try:
+        with suppress(httpx2.TransportError):
             if client.get("/readyz").is_success:
                 return
-        except httpx2.TransportError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     sys.exit("The service did not start: see its messages above.")
 
 

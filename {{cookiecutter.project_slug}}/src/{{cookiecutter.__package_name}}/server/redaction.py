@@ -61,6 +61,6 @@ def redact_in_logs(settings: Settings) -> RedactingRecordFactory:
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, RedactingRecordFactory):
         factory = RedactingRecordFactory(factory)
-        logging.setLogRecordFactory(factory)
     factory.add_secret(settings.openai_api_key.get_secret_value())
+    logging.setLogRecordFactory(factory)
     return factory

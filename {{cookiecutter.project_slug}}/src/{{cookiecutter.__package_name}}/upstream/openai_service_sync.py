@@ -52,6 +52,7 @@ class OpenAIService:
         # AnyIO's default of 40 threads would be a second concurrency limit. Queued calls hold one.
         pool = anyio.to_thread.current_default_thread_limiter()
         pool.total_tokens = settings.max_concurrency + settings.max_queue + SPARE_THREADS
+        executor = ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS)
         transport = Transport(settings.openai_base_url)
         watchdog = asyncio.create_task(transport.watch())
         with open_client(settings, transport) as client:
@@ -60,12 +61,13 @@ class OpenAIService:
                     settings,
                     client,
                     transport,
-                    ThreadPoolExecutor(settings.max_concurrency + SPARE_THREADS),
+                    executor,
                     ConcurrencyLimiter(settings),
                     LoopWaker(),
                 )
             finally:
                 watchdog.cancel()
+                executor.shutdown(wait=False)
 
     def until(self, is_cancelled: Callable[[], bool]) -> Self:
         """The same service; its calls are aborted once `is_cancelled` returns true."""
