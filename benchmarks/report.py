@@ -174,9 +174,7 @@ def panels(measured: Measured) -> Iterator[dict[str, Any]]:
     most = max(options.clients)
     upstream = f"upstream {options.delay:g} s"
     yield from panel(measured, "chat", f"Requests/s, {most} clients, {upstream}", rate, load=most)
-    yield from panel(
-        measured, "capacity", f"Requests/s, p99 ≤ {SHORT + WITHIN:g} s, upstream {SHORT:g} s", rate
-    )
+    yield from panel(measured, "capacity", f"Requests/s with p99 ≤ {SHORT + WITHIN:g} s", rate)
     yield from panel(measured, "streams", "Streamed chunks/s at full speed", chunk_rate)
     yield from panel(measured, "held", "Streams without a stall", lambda r: r.clients)
     upstream_p50 = {row.app: row.median(lambda r: r.p50) for row in measured.rows("added")}
