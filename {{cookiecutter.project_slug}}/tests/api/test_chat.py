@@ -36,7 +36,7 @@ def test_chat_answers_with_reply_and_usage(service: Service, offline: OfflineOpe
 
 
 def test_chat_sends_what_was_asked(service: Service, offline: OfflineOpenAI) -> None:
-    service.chat(temperature=0.5, max_output_tokens=7)
+    service.chat(temperature=0.5, max_output_tokens=7.0)  # in JSON an integer, too
     (request,) = offline.received
     assert request.body == QUESTION | {
         "model": "gpt-test",

@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Json, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Json,
+    Tag,
+)
 
 from ..server.events import MEDIA_TYPE
 from ..server.problems import Problem
@@ -13,6 +22,13 @@ def _encodable(text: str) -> str:
     text.encode()  # a UnicodeEncodeError is a ValueError, which pydantic reports
     return text
 
+
+def _integral(number: object) -> object:
+    """JSON has one kind of number: 1.0 is an integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+PositiveInteger = Annotated[int, Field(ge=1, strict=True), BeforeValidator(_integral)]
 
 Text = Annotated[str, AfterValidator(_encodable)]
 
@@ -70,7 +86,7 @@ class ChatRequest(Input):
     model: Annotated[Text, Field(min_length=1)] | None = None
     # Strict: otherwise `true` and `"1"` would be accepted as numbers.
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
-    max_output_tokens: int | None = Field(default=None, ge=1, strict=True)
+    max_output_tokens: PositiveInteger | None = None
 
 
 class Usage(BaseModel):
