@@ -216,7 +216,7 @@ def test_as_many_calls_run_as_there_are_slots(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
     """No pool of threads or connections is smaller. The usual ones have up to 40, and 100."""
-    service = serve(max_concurrency=110)
+    service = serve(max_concurrency=110, attempt_timeout_seconds=60, deadline_seconds=60)
     offline.script(Scripted(delay=60, times=110))
     with ExitStack() as clients:
         for _ in range(110):
