@@ -210,3 +210,50 @@ def test_the_service_serves_on_after_callers_left(patient: Service, offline: Off
             assert caller.recv(1)
     assert patient.chat().is_success
     assert patient.stream().is_success
+
+
+def through_the_middleware(endpoint: Any, **scope: Any) -> Any:
+    """What the endpoint, an ASGI application that returns something, returns."""
+    results = []
+    body = iter([{"type": "http.request", "body": b"the body", "more_body": False}])
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        results.append(await endpoint(scope, receive))
+
+    async def receive() -> Any:
+        return next(body, None) or await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        """Nothing is sent."""
+
+    whole = {"type": "http", "http_version": "1.1", "headers": []} | scope
+    asyncio.run(disconnect.CancelOnDisconnect(application)(whole, receive, send))
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    "scope", [{"http_version": "2"}, {"headers": [(b"transfer-encoding", b"chunked")]}]
+)
+def test_a_body_needs_no_length(scope: dict[str, Any]) -> None:
+    """HTTP/2 has no header that says that there is a body."""
+
+    async def read(scope: Any, receive: Any) -> Any:
+        return (await receive())["body"]
+
+    assert through_the_middleware(read, **scope) == b"the body"
+
+
+def test_calls_outlive_a_request_that_ends_but_not_one_that_is_cancelled() -> None:
+    found = []
+
+    async def end(scope: Any, receive: Any) -> Any:
+        return scope["state"]["is_cancelled"]
+
+    async def be_cancelled(scope: Any, receive: Any) -> Any:
+        found.append(scope["state"]["is_cancelled"])
+        raise asyncio.CancelledError
+
+    assert not through_the_middleware(end)()
+    with pytest.raises(asyncio.CancelledError):
+        through_the_middleware(be_cancelled)
+    assert found[0]()

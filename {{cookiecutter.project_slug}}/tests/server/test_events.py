@@ -1,10 +1,11 @@
 """Events of a stream as a response."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 
 from ..conftest import service_events
 
@@ -31,7 +32,11 @@ class Source:
         pass
 
 
-async def bodies(source: Source) -> list[bytes]:
+async def bodies(
+    source: Source,
+    name: Callable[[Item], str | None] = lambda item: "delta" if item.text else None,
+    background: BackgroundTask | None = None,
+) -> list[bytes]:
     """The bodies of the messages that an ASGI server gets."""
     sent = []
 
@@ -41,7 +46,8 @@ async def bodies(source: Source) -> list[bytes]:
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
 
-    response = service_events.EventStream(source, lambda item: "delta" if item.text else None)
+    response = service_events.EventStream(source, name)
+    response.background = background
     await response({"type": "http"}, receive, send)
     return [body for body in sent if body]
 
@@ -50,3 +56,29 @@ def test_events_that_have_arrived_are_sent_together() -> None:
     (body,) = asyncio.run(bodies(Source("a", "", "b")))
     event = 'event: delta\ndata: {{"text":"{}"}}\n\n'
     assert body.decode() == event.format("a") + event.format("b")
+
+
+class Closable(Source):
+    is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_an_event_that_cannot_be_named_takes_no_other_with_it() -> None:
+    def name(item: Item) -> str:
+        if item.text == "b":
+            raise ValueError
+        return "delta"
+
+    sent = b"".join(asyncio.run(bodies(Source("a", "b"), name))).decode()
+    assert sent.startswith('event: delta\ndata: {"text":"a"}\n\nevent: error\n')
+    assert "internal-error" in sent
+
+
+def test_the_source_is_closed_before_background_tasks_run() -> None:
+    source = Closable("a")
+    found = []
+    background = BackgroundTask(lambda: found.append(source.is_closed))
+    asyncio.run(bodies(source, lambda _: "delta", background))
+    assert found == [True]

@@ -213,3 +213,22 @@ def test_what_is_no_exception_fails_the_call_too(offline: OfflineOpenAI) -> None
                 pass  # the slot was free
 
     asyncio.run(asyncio.wait_for(run(), 4))
+
+
+def test_a_wait_that_is_cancelled_ends_no_stream_silently(offline: OfflineOpenAI) -> None:
+    """Either the rest of the events still comes, or there is an error."""
+    offline.script(Scripted(path="/v1/responses", reply="one two", chunk_delay=0.2))
+
+    async def run() -> None:
+        async with (
+            openai_service.OpenAIService.open(make_settings(offline)) as service,
+            aclosing(await opened(service)) as stream,
+        ):
+            with suppress(TimeoutError):
+                while True:
+                    await asyncio.wait_for(anext(stream), 0.01)
+            with suppress(errors.BrokenReply):
+                types = [event.type async for event in stream]
+                assert types[-1:] == ["response.completed"]
+
+    asyncio.run(run())

@@ -68,9 +68,9 @@ class CancelOnDisconnect:
         now = asyncio.get_running_loop().time
 
         with anyio.CancelScope() as handling:
-            is_over = False
+            was_interrupted = False
             scope.setdefault("state", {})["is_cancelled"] = lambda: (
-                handling.cancel_called or is_over
+                handling.cancel_called or was_interrupted
             )
             incoming = _Incoming(receive, handling, has_body=has_body)
 
@@ -86,6 +86,8 @@ class CancelOnDisconnect:
 
             try:
                 await self.app(scope, incoming.receive, send_in_time)
+            except BaseException:
+                was_interrupted = True  # say by task.cancel(), of which AnyIO does not know
+                raise
             finally:
-                is_over = True  # for a thread whose task was cancelled otherwise
                 incoming.stop_watching()

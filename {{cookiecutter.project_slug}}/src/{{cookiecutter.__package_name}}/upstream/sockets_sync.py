@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from typing import Any, cast
 
@@ -217,3 +218,10 @@ class Response(HTTPResponse):
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> None:
         super().__init__(sock, debuglevel, method)
         self.fp = _Reader(self.fp.detach(), sock)
+
+    def begin(self) -> None:
+        """Read the head of the response, and skip interim ones: http.client skips 100 only."""
+        super().begin()
+        while self.status < HTTPStatus.OK:
+            self.headers = None  # type: ignore[assignment]  # otherwise it counts as read
+            super().begin()

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
 from typing import cast
 
 import httpx2
@@ -172,10 +171,7 @@ class Transport(httpx2.BaseTransport):
             connection.flush()
         with as_httpx_errors(httpx2.ReadTimeout):
             connection.timeout = timeouts["read"]
-            response = connection.getresponse()
-        if response.status < HTTPStatus.OK:  # http.client skips 100 only; the real one would follow
-            raise httpx2.RemoteProtocolError(f"Interim response {response.status}")
-        return response
+            return connection.getresponse()
 
     async def watch(self) -> None:
         """The watchdog: aborts cancelled and expired calls, and closes idle connections."""
