@@ -167,6 +167,10 @@ def test_the_slot_is_free_once_the_last_event_is_sent(
     assert service.chat().is_success
 
 
+# The first call imports the SDK's part for responses, which takes seconds on a busy machine.
+PATIENT = {"attempt_timeout_seconds": 60, "deadline_seconds": 60}
+
+
 def create(client: Any) -> Any:
     return client.responses.create(model="m", input="?", stream=True)
 
@@ -181,7 +185,7 @@ async def opened(
 
 
 def test_closing_twice_frees_one_slot(offline: OfflineOpenAI) -> None:
-    settings = make_settings(offline, max_concurrency=1, max_queue=0)
+    settings = make_settings(offline, max_concurrency=1, max_queue=0, **PATIENT)
 
     async def run() -> None:
         async with openai_service.OpenAIService.open(settings) as service:
@@ -205,14 +209,14 @@ def test_what_is_no_exception_fails_the_call_too(offline: OfflineOpenAI) -> None
         raise Panic
 
     async def run() -> None:
-        settings = make_settings(offline, max_concurrency=1, max_queue=0)
+        settings = make_settings(offline, max_concurrency=1, max_queue=0, **PATIENT)
         async with openai_service.OpenAIService.open(settings) as service:
             with pytest.raises(Panic):
                 await opened(service, panic)
             async with aclosing(await opened(service)):
                 pass  # the slot was free
 
-    asyncio.run(asyncio.wait_for(run(), 4))
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_a_wait_that_is_cancelled_ends_no_stream_silently(offline: OfflineOpenAI) -> None:
@@ -221,7 +225,7 @@ def test_a_wait_that_is_cancelled_ends_no_stream_silently(offline: OfflineOpenAI
 
     async def run() -> None:
         async with (
-            openai_service.OpenAIService.open(make_settings(offline)) as service,
+            openai_service.OpenAIService.open(make_settings(offline, **PATIENT)) as service,
             aclosing(await opened(service)) as stream,
         ):
             with suppress(TimeoutError):
