@@ -28,7 +28,6 @@ VARIANTS = {
         style: {
             f"src/PACKAGE/api/chat_{style}.py": "src/PACKAGE/api/chat.py",
             f"src/PACKAGE/api/chat_events_{client}.py": "src/PACKAGE/api/chat_events.py",
-            f"src/PACKAGE/api/dependencies_{handlers}.py": "src/PACKAGE/api/dependencies.py",
             f"src/PACKAGE/upstream/client_{client}.py": "src/PACKAGE/upstream/client.py",
             f"src/PACKAGE/upstream/openai_service_{style}.py": (
                 "src/PACKAGE/upstream/openai_service.py"

@@ -15,6 +15,7 @@ import pytest
 from ..conftest import (
     Service,
     app,
+    dependencies,
     errors,
     events,
     make_settings,
@@ -184,20 +185,48 @@ async def opened(
     return stream
 
 
-def test_closing_twice_frees_one_slot(offline: OfflineOpenAI) -> None:
+def test_a_stream_that_ends_and_one_that_is_closed_free_one_slot_each(
+    offline: OfflineOpenAI,
+) -> None:
     settings = make_settings(offline, max_concurrency=1, max_queue=0, **PATIENT)
 
     async def run() -> None:
         async with openai_service.OpenAIService.open(settings) as service:
             first = await opened(service)
-            async with aclosing(first):
-                assert [event.type async for event in first]
-            await first.aclose()
+            assert [event.type async for event in first]
             async with aclosing(await opened(service)):
+                await first.aclose()
                 with pytest.raises(errors.Overloaded):
                     await opened(service)
+            async with aclosing(await opened(service)):
+                pass
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_stream_that_an_endpoint_leaves_open_ends_with_the_request(
+    status: int, offline: OfflineOpenAI
+) -> None:
+    """The endpoint may return early, or raise."""
+    application = app.create_app(make_settings(offline, max_concurrency=1, max_queue=0, **PATIENT))
+    kept = []  # so that no garbage collector closes them
+
+    @application.get("/first-event")
+    async def first_event(service: dependencies.Service) -> str:
+        stream = await opened(service)
+        kept.append(stream)
+        first = await anext(stream)
+        if status == 500:
+            raise RuntimeError
+        return str(first.type)
+
+    with serving(application) as service:
+        for _ in range(2):
+            offline.script(Scripted(path="/v1/responses", reply="one two", hang_after=1))
+            assert service.client.get("/first-event").status_code == status
+            wait_until(lambda: offline.received[-1].left_at)
+            assert service.chat().is_success
 
 
 class Panic(BaseException):

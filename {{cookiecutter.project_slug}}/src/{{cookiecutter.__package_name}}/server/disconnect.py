@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.lowlevel
@@ -49,7 +50,8 @@ async def _cancel_on_disconnect(receive: Receive, handling: anyio.CancelScope) -
 class CancelOnDisconnect:
     """Cancels a request whose client disconnects, or reads nothing for `SEND_TIMEOUT_SECONDS`.
 
-    A thread cannot be cancelled: it polls `request.state.is_cancelled()`.
+    A thread cannot be cancelled: it polls `request.state.is_cancelled()`. What the request leaves
+    open is closed by `request.state.exit_stack`, outside of the cancelled scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -59,35 +61,39 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        state = scope.setdefault("state", {})
+        async with AsyncExitStack() as state["exit_stack"]:
+            with anyio.CancelScope() as handling:
+                await self._handle(scope, receive, send, handling)
+
+    async def _handle(
+        self, scope: Scope, receive: Receive, send: Send, handling: anyio.CancelScope
+    ) -> None:
         headers = Headers(scope=scope)
         has_body = (
             "transfer-encoding" in headers
             or headers.get("content-length", "0") != "0"
             or scope["http_version"] not in {"1.0", "1.1"}  # later ones need no header for a body
         )
+        incoming = _Incoming(receive, handling, has_body=has_body)
         now = asyncio.get_running_loop().time
+        was_interrupted = False
+        scope["state"]["is_cancelled"] = lambda: handling.cancel_called or was_interrupted
 
-        with anyio.CancelScope() as handling:
-            was_interrupted = False
-            scope.setdefault("state", {})["is_cancelled"] = lambda: (
-                handling.cancel_called or was_interrupted
-            )
-            incoming = _Incoming(receive, handling, has_body=has_body)
+        async def send_in_time(message: Message) -> None:
+            if handling.cancel_called:
+                # A send() that never blocks would never observe the cancellation.
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                incoming.stop_watching()  # a disconnect does not cancel background tasks
+            handling.deadline = now() + SEND_TIMEOUT_SECONDS
+            await send(message)
+            handling.deadline = math.inf
 
-            async def send_in_time(message: Message) -> None:
-                if handling.cancel_called:
-                    # A send() that never blocks would never observe the cancellation.
-                    await anyio.lowlevel.checkpoint_if_cancelled()
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    incoming.stop_watching()  # a disconnect does not cancel background tasks
-                handling.deadline = now() + SEND_TIMEOUT_SECONDS
-                await send(message)
-                handling.deadline = math.inf
-
-            try:
-                await self.app(scope, incoming.receive, send_in_time)
-            except BaseException:
-                was_interrupted = True  # say by task.cancel(), of which AnyIO does not know
-                raise
-            finally:
-                incoming.stop_watching()
+        try:
+            await self.app(scope, incoming.receive, send_in_time)
+        except BaseException:
+            was_interrupted = True  # say by task.cancel(), of which AnyIO does not know
+            raise
+        finally:
+            incoming.stop_watching()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from openai import AsyncOpenAI
@@ -13,6 +14,7 @@ from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
+from .lifetime import Lifetime
 from .retries import policy
 from .streaming import Stream
 from .transport import Transport
@@ -20,17 +22,22 @@ from .transport import Transport
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
 class OpenAIService:
-    def __init__(self, settings: Settings, client: AsyncOpenAI) -> None:
-        self.settings = settings
-        self._client = client
-        self._limiter = ConcurrencyLimiter(settings)
+    settings: Settings
+    _client: AsyncOpenAI
+    _limiter: ConcurrencyLimiter
+    _lifetime: Lifetime | None = None
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         async with open_client(settings, Transport(settings.openai_base_url)) as client:
-            yield cls(settings, client)
+            yield cls(settings, client, ConcurrencyLimiter(settings))
+
+    def within(self, lifetime: Lifetime) -> Self:
+        """The same service, for streams that end with `lifetime` at the latest."""
+        return replace(self, _lifetime=lifetime)
 
     async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
@@ -54,7 +61,7 @@ class OpenAIService:
         """As `call`, for a `send` that returns one of the SDK's streams or an async generator.
 
         Returns at the first event. Retries and the deadline apply only until then. The stream keeps
-        its slot until it is closed.
+        its slot until it ends or is closed, at the latest when the request ends.
         """
 
         async def open_stream(client: AsyncOpenAI) -> Stream[T]:
@@ -63,7 +70,10 @@ class OpenAIService:
                 source = await source
             return await Stream.open(source, self._limiter.release)
 
-        return await self._begin(open_stream)
+        stream = await self._begin(open_stream)
+        if self._lifetime:
+            self._lifetime.exit_stack.push_async_callback(stream.aclose)
+        return stream
 
     async def _begin(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""

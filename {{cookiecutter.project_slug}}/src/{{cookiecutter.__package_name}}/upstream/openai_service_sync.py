@@ -24,6 +24,7 @@ from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
+from .lifetime import Lifetime
 from .retries import policy
 from .sockets import Call
 from .streaming import LoopWaker, Stream
@@ -44,7 +45,7 @@ class OpenAIService:
     _executor: ThreadPoolExecutor
     _limiter: ConcurrencyLimiter
     _waker: LoopWaker
-    _is_cancelled: Callable[[], bool] = lambda: False
+    _lifetime: Lifetime | None = None
 
     @classmethod
     @asynccontextmanager
@@ -57,21 +58,15 @@ class OpenAIService:
         watchdog = asyncio.create_task(transport.watch())
         with open_client(settings, transport) as client:
             try:
-                yield cls(
-                    settings,
-                    client,
-                    transport,
-                    executor,
-                    ConcurrencyLimiter(settings),
-                    LoopWaker(),
-                )
+                limiter, waker = ConcurrencyLimiter(settings), LoopWaker()
+                yield cls(settings, client, transport, executor, limiter, waker)
             finally:
                 watchdog.cancel()
                 executor.shutdown(wait=False)
 
-    def until(self, is_cancelled: Callable[[], bool]) -> Self:
-        """The same service; its calls are aborted once `is_cancelled` returns true."""
-        return replace(self, _is_cancelled=is_cancelled)
+    def within(self, lifetime: Lifetime) -> Self:
+        """The same service, for calls and streams that end with `lifetime` at the latest."""
+        return replace(self, _lifetime=lifetime)
 
     def call(self, send: Callable[[OpenAI], T]) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
@@ -95,7 +90,7 @@ class OpenAIService:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
         Returns at the first event. Retries and the deadline apply only until then. The stream keeps
-        its slot until it is closed.
+        its slot until it ends or is closed, at the latest when the request ends.
         """
 
         def open_stream(call: Call) -> Stream[T]:
@@ -110,7 +105,10 @@ class OpenAIService:
             call.outlive_deadline()
             return stream
 
-        return self._begin(open_stream)
+        stream = self._begin(open_stream)
+        if self._lifetime:
+            self._lifetime.exit_stack.push_async_callback(stream.aclose)
+        return stream
 
     def _begin(self, send: Callable[[Call], T]) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
@@ -136,6 +134,9 @@ class OpenAIService:
         except BaseException:
             self._limiter.release()
             raise
+
+    def _is_cancelled(self) -> bool:
+        return self._lifetime is not None and self._lifetime.is_cancelled()
 
     def _stop_if_cancelled(self) -> None:
         if self._is_cancelled():

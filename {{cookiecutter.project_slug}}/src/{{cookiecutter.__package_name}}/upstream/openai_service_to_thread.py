@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from openai import OpenAI
@@ -18,6 +19,7 @@ from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
+from .lifetime import Lifetime
 from .retries import policy
 from .sockets import Call
 from .streaming import LoopWaker, Stream
@@ -29,20 +31,15 @@ T = TypeVar("T")
 SPARE_THREADS = 8
 
 
+@dataclass(frozen=True)
 class OpenAIService:
-    def __init__(
-        self,
-        settings: Settings,
-        client: OpenAI,
-        transport: Transport,
-        executor: ThreadPoolExecutor,
-    ) -> None:
-        self.settings = settings
-        self._client = client
-        self._transport = transport
-        self._executor = executor
-        self._limiter = ConcurrencyLimiter(settings)
-        self._waker = LoopWaker()
+    settings: Settings
+    _client: OpenAI
+    _transport: Transport
+    _executor: ThreadPoolExecutor
+    _limiter: ConcurrencyLimiter
+    _waker: LoopWaker
+    _lifetime: Lifetime | None = None
 
     @classmethod
     @asynccontextmanager
@@ -54,9 +51,14 @@ class OpenAIService:
         watchdog = asyncio.create_task(transport.watch())
         with open_client(settings, transport) as client:
             try:
-                yield cls(settings, client, transport, executor)
+                limiter, waker = ConcurrencyLimiter(settings), LoopWaker()
+                yield cls(settings, client, transport, executor, limiter, waker)
             finally:
                 watchdog.cancel()
+
+    def within(self, lifetime: Lifetime) -> Self:
+        """The same service, for streams that end with `lifetime` at the latest."""
+        return replace(self, _lifetime=lifetime)
 
     async def call(self, send: Callable[[OpenAI], T]) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
@@ -83,7 +85,7 @@ class OpenAIService:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
         Returns at the first event. Retries and the deadline apply only until then. The stream keeps
-        its slot until it is closed.
+        its slot until it ends or is closed, at the latest when the request ends.
         """
 
         async def open_stream(call: Call) -> Stream[T]:
@@ -97,7 +99,10 @@ class OpenAIService:
             call.outlive_deadline()
             return stream
 
-        return await self._begin(open_stream)
+        stream = await self._begin(open_stream)
+        if self._lifetime:
+            self._lifetime.exit_stack.push_async_callback(stream.aclose)
+        return stream
 
     async def _begin(self, send: Callable[[Call], Awaitable[T]]) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""

@@ -16,7 +16,7 @@ DRAIN_SECONDS = 0.5
 
 
 class Stream(Generic[T]):
-    """An async iterator over the events of one response. It keeps its slot until `aclose`.
+    """An async iterator over the events of one response. It has a slot until its end or `aclose`.
 
     Iteration raises UpstreamError if the response fails.
     """
@@ -55,6 +55,9 @@ class Stream(Generic[T]):
             with translated():
                 event = await anext(self._events)
                 raise_failure(event)
+        except StopAsyncIteration:
+            await self.aclose()
+            raise
         except asyncio.CancelledError:
             self._was_cancelled = True
             raise

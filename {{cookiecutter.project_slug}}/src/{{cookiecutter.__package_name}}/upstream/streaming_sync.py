@@ -48,7 +48,7 @@ class LoopWaker:
 
 
 class Stream(Generic[T]):
-    """An async iterator over the events of one response. It keeps its slot until `aclose`.
+    """An async iterator over the events of one response. It has a slot until its end or `aclose`.
 
     Iteration raises UpstreamError if the response fails.
     """
@@ -128,6 +128,7 @@ class Stream(Generic[T]):
         while not self._events:
             if self._has_ended and not self._events:
                 if self._error is None:
+                    await self.aclose()
                     raise StopAsyncIteration
                 with translated():
                     raise self._error

@@ -6,21 +6,23 @@ from fastapi import Depends, Request
 
 from ..errors import ShuttingDown
 from ..server.shutdown import GracefulShutdown
+from ..upstream.lifetime import Lifetime
 from ..upstream.openai_service import OpenAIService
 
 
 async def _service(request: Request) -> OpenAIService:
-    """The service for one request.
+    """The service for one request: when that ends, so do its calls and streams.
 
     Raises:
         ShuttingDown: the service is being stopped. In-flight requests already have the service and
             may make further calls.
     """
-    shutdown: GracefulShutdown = request.state.shutdown
+    state = request.state
+    shutdown: GracefulShutdown = state.shutdown
     if shutdown.has_begun:
         raise ShuttingDown
-    service: OpenAIService = request.state.openai_service
-    return service
+    service: OpenAIService = state.openai_service
+    return service.within(Lifetime(state.is_cancelled, state.exit_stack))
 
 
 Service = Annotated[OpenAIService, Depends(_service)]

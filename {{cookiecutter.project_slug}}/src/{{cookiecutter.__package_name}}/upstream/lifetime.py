@@ -1,0 +1,12 @@
+"""The lifetime of a request, which bounds the lifetime of its calls."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+
+class Lifetime(NamedTuple):
+    is_cancelled: Callable[[], bool]
+    """Whether to abort the calls. For threads, which cannot be cancelled and poll it."""
+    exit_stack: AsyncExitStack
+    """Closes, after the request, the streams that are still open."""
