@@ -21,10 +21,9 @@ from .server.logging import configure_logging
 from .server.openapi import DocumentedFastAPI
 from .server.problems import OTHER_PROBLEMS, add_exception_handlers
 from .server.redaction import redact_in_logs
-from .server.request_id import RequestIdMiddleware
+from .server.requests import RequestMiddleware
 from .server.root_path import RootPath
 from .server.shutdown import GracefulShutdown, RunningRequests
-from .server.unhandled import UnhandledExceptionMiddleware
 from .settings import Settings, SettingsError
 from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
@@ -99,8 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(RootPath, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(UnhandledExceptionMiddleware)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestMiddleware)
     app.add_middleware(RunningRequests, tasks=running)
     add_exception_handlers(app)
     app.include_router(health.router)

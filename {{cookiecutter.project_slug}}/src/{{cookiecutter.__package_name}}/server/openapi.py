@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .request_id import REQUEST_ID_HEADER
+from .requests import REQUEST_ID_HEADER
 
 
 class DocumentedFastAPI(FastAPI):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ..errors import InvalidRequest, ServiceError, describe
-from .request_id import current_request_id
+from .request_id import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) ->
         title=error.title,
         status=error.status,
         detail=error.detail,
-        request_id=current_request_id(),
+        request_id=request_id.get(),
         upstream_request_id=error.upstream_request_id,
         errors=errors,
     )
@@ -121,7 +121,7 @@ def add_exception_handlers(app: FastAPI) -> None:
             title=title,
             status=error.status_code,
             detail=None if error.detail in (title, "") else _as_text(error.detail),
-            request_id=current_request_id(),
+            request_id=request_id.get(),
         )
         return _response(problem, error.headers)
 
