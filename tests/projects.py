@@ -44,7 +44,6 @@ FILES = {
     "src/chat_service/server/events.py",
     "src/chat_service/server/health.py",
     "src/chat_service/server/logging.py",
-    "src/chat_service/server/openapi.py",
     "src/chat_service/server/problems.py",
     "src/chat_service/server/redaction.py",
     "src/chat_service/server/request_id.py",

@@ -11,14 +11,12 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 
 from .api import add_endpoints
-from .api.schemas import EVENTS
 from .environment import misspelled_names
 from .server import health
 from .server.body_limit import BodyLimit
 from .server.disconnect import CancelOnDisconnect
 from .server.health import Check
 from .server.logging import configure_logging
-from .server.openapi import DocumentedFastAPI
 from .server.problems import OTHER_PROBLEMS, add_exception_handlers
 from .server.redaction import redact_in_logs
 from .server.requests import RequestMiddleware
@@ -82,8 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     about = metadata(__package__)
     readme = about.get_all("Description", [""])[0].splitlines()
-    app = DocumentedFastAPI(
-        models=EVENTS,
+    app = FastAPI(
         # The heading of README.md; the distribution's name is normalized.
         title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],
@@ -91,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         # Generated clients name their functions after the operation ids.
         generate_unique_id_function=lambda route: route.name,
+        # Otherwise, the JSON in the events of a stream would be documented as objects.
+        separate_input_output_schemas=False,
         responses=OTHER_PROBLEMS,
     )
     # Innermost first.

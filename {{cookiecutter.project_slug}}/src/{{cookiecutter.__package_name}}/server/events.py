@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import anyio
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
@@ -33,6 +33,15 @@ class Source(Protocol[Data_co]):
     def __aiter__(self) -> AsyncIterator[Data_co]: ...
 
     async def aclose(self) -> None: ...
+
+
+class EventStreamSchema(JSONResponse):
+    """The `response_class` of an endpoint whose `response_model` describes the events.
+
+    Only for OpenAPI: FastAPI documents the `response_model` only of subclasses of JSONResponse.
+    """
+
+    media_type = MEDIA_TYPE
 
 
 class EventStream(StreamingResponse):
