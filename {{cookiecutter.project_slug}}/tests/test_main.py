@@ -208,7 +208,7 @@ def has_ipv6() -> bool:
 def test_it_listens_on_ipv6(
     offline: OfflineOpenAI, run_main: Callable[..., tuple[object, str]]
 ) -> None:
-    status, printed = run_main(**env(offline, HOST="[::1]"))
+    status, printed = run_main(**env(offline, HOST="::1"))
     assert status is None
     assert "Listening on http://[::1]:" in printed
 

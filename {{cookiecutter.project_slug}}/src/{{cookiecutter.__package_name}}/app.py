@@ -21,7 +21,7 @@ from .server.problems import OTHER_PROBLEMS, add_exception_handlers
 from .server.redaction import redact_in_logs
 from .server.requests import RequestMiddleware
 from .server.root_path import RootPath
-from .server.shutdown import GracefulShutdown, RunningRequests
+from .server.shutdown import GracefulShutdown
 from .settings import Settings, SettingsError
 from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
@@ -61,12 +61,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for sentence in misspelled_names():
             logger.warning(sentence)
     redact_in_logs(settings)
-    running: set[asyncio.Task[Any]] = set()
+    in_flight: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         key_check = KeyCheck(settings)
-        with GracefulShutdown(running, settings.shutdown_grace_seconds) as shutdown:
+        with GracefulShutdown(in_flight, settings.shutdown_grace_seconds) as shutdown:
             async with OpenAIService.open(settings) as openai_service:
                 checking = asyncio.create_task(key_check.run())
                 try:
@@ -97,8 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(RootPath, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestMiddleware)
-    app.add_middleware(RunningRequests, tasks=running)
+    app.add_middleware(RequestMiddleware, in_flight=in_flight)
     add_exception_handlers(app)
     app.include_router(health.router)
     add_endpoints(app)

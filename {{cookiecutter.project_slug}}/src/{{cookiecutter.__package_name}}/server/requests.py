@@ -1,10 +1,11 @@
-"""Every request gets an id, an answer and a line in the log."""
+"""Follows each request from its beginning to its end."""
 
 import asyncio
 import logging
 import re
 import time
 import uuid
+from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,18 +27,24 @@ logger = logging.getLogger(__name__)
 class RequestMiddleware:
     """Sets the request id, answers if the application failed to, and logs the request.
 
+    Its task is in `in_flight`, for `GracefulShutdown`.
+
     Not an exception handler: Starlette's ServerErrorMiddleware raises the exception again after its
     response, and uvicorn then closes the connection, on which the client may already send its next
     request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, in_flight: set[asyncio.Task[Any]]) -> None:
         self.app = app
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if task := asyncio.current_task():  # servers run each request in a task of its own
+            self._in_flight.add(task)
+            task.add_done_callback(self._in_flight.discard)
         asked = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         used = asked if WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
         # Not reset: the task ends soon, and uvicorn logs exceptions after this middleware.
