@@ -91,8 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise SettingsError(
             f"HOST={host!r} and PORT={port} cannot be listened on ({error}): set HOST to an address"
-            " of this machine, such as 127.0.0.1, or 0.0.0.0 for every network (conda and some"
-            " shells set HOST to something else), and PORT to a free port above 1023."
+            " of this machine (conda and some shells set another), and PORT to a free port."
         ) from None
     # Accepted connections inherit it. Without it, a response sent in two parts waits 40 ms for the
     # client's delayed ACK. asyncio sets it only on sockets that it created itself.
