@@ -135,7 +135,8 @@ def describe(error: BaseException, default: str = "") -> str:
     cause = _innermost(error)
     text = str(cause) or default
     if isinstance(cause, ValidationError):  # its own text would quote the conversation
-        text = f"{cause.title}: {[(e['loc'], e['type']) for e in cause.errors()]}"
+        fields = [f"{'.'.join(map(str, e['loc']))} ({e['type']})" for e in cause.errors()]
+        text = f"{cause.title}: {', '.join(fields)}"
     text = " ".join(_USERINFO.sub("", text).split())
     if len(text) > LONGEST_DESCRIPTION:  # at a space: half of a key would not be redacted
         text = text[:LONGEST_DESCRIPTION].rpartition(" ")[0]
