@@ -301,6 +301,8 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
         ) as (service, url, offline),
     ):
         check_requests(url, offline)
+        # uvicorn ends a worker that is still starting by the signal, without atexit handlers.
+        wait_until(lambda: service.log.read_text().count("startup complete") == int(workers), 60)
         offline.script(Scripted(words=25, chunk_delay=0.1))
         with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
             service.popen.send_signal(number)
