@@ -21,7 +21,7 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import __main__ as main
 from {{ cookiecutter.__package_name }} import app, environment, errors, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
-from {{ cookiecutter.__package_name }}.server import disconnect, request_id, shutdown
+from {{ cookiecutter.__package_name }}.server import disconnect, requests, shutdown
 from {{ cookiecutter.__package_name }}.server import events as service_events
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
@@ -58,7 +58,7 @@ __all__ = [
     "key_check",
     "main",
     "openai_service",
-    "request_id",
+    "requests",
     "retries",
     "service_events",
     "service_logging",

@@ -85,16 +85,6 @@ def test_what_is_invalid_is_documented_as_a_problem_alone(offline: OfflineOpenAI
     assert not {"HTTPValidationError", "ValidationError"} & found["components"]["schemas"].keys()
 
 
-def test_every_response_is_documented_with_its_request_id(service: Service) -> None:
-    found = document(service)
-    reference = {"$ref": "#/components/headers/X-Request-ID"}
-    assert all(response["headers"]["X-Request-ID"] == reference for response in responses(found))
-    assert found["components"]["headers"]["X-Request-ID"]["required"] is True
-    for path in ("/v1/chat", "/v1/chat/stream"):
-        unavailable = found["paths"][path]["post"]["responses"]["503"]
-        assert unavailable["headers"]["Retry-After"]["schema"] == {"type": "integer"}
-
-
 @pytest.mark.parametrize(
     ("event", "name", "data"),
     [

@@ -208,7 +208,7 @@ def has_ipv6() -> bool:
 def test_it_listens_on_ipv6(
     offline: OfflineOpenAI, run_main: Callable[..., tuple[object, str]]
 ) -> None:
-    status, printed = run_main(**env(offline, HOST="[::1]"))
+    status, printed = run_main(**env(offline, HOST="::1"))
     assert status is None
     assert "Listening on http://[::1]:" in printed
 
@@ -301,6 +301,8 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
         ) as (service, url, offline),
     ):
         check_requests(url, offline)
+        # uvicorn ends a worker that is still starting by the signal, without atexit handlers.
+        wait_until(lambda: service.log.read_text().count("startup complete") == int(workers), 60)
         offline.script(Scripted(words=25, chunk_delay=0.1))
         with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
             service.popen.send_signal(number)

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from .app import STARTUP_FAILURE, create_app
+from .app import create_app
 from .server.logging import configure_logging
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
@@ -51,16 +51,10 @@ def main() -> None:
         server_header=False,
     )
     host, port = listener.getsockname()[:2]
-    logger.info(
-        "Listening on http://%s:%d (Ctrl-C stops the service)",
-        f"[{host}]" if ":" in host else host,
-        port,
-    )
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    logger.info("Listening on http://%s (Ctrl-C stops the service)", address)
     if settings.workers > 1:
-        supervisor = Multiprocess(config, sockets=[listener])
-        supervisor.run()
-        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-            sys.exit(STARTUP_FAILURE)
+        Multiprocess(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -87,7 +81,6 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: HOST or PORT cannot be used.
     """
-    host = host.strip("[]")
     is_ipv6 = ":" in host
     try:
         listener = socket.create_server(
@@ -98,8 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise SettingsError(
             f"HOST={host!r} and PORT={port} cannot be listened on ({error}): set HOST to an address"
-            " of this machine, such as 127.0.0.1, or 0.0.0.0 for every network (conda and some"
-            " shells set HOST to something else), and PORT to a free port above 1023."
+            " of this machine (conda and some shells set another), and PORT to a free port."
         ) from None
     # Accepted connections inherit it. Without it, a response sent in two parts waits 40 ms for the
     # client's delayed ACK. asyncio sets it only on sockets that it created itself.

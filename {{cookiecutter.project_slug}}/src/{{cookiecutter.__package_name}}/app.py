@@ -11,20 +11,17 @@ from typing import Any, TypedDict
 from fastapi import FastAPI
 
 from .api import add_endpoints
-from .api.schemas import EVENTS
 from .environment import misspelled_names
 from .server import health
 from .server.body_limit import BodyLimit
 from .server.disconnect import CancelOnDisconnect
 from .server.health import Check
 from .server.logging import configure_logging
-from .server.openapi import DocumentedFastAPI
 from .server.problems import OTHER_PROBLEMS, add_exception_handlers
 from .server.redaction import redact_in_logs
-from .server.request_id import RequestIdMiddleware
+from .server.requests import RequestMiddleware
 from .server.root_path import RootPath
-from .server.shutdown import GracefulShutdown, RunningRequests
-from .server.unhandled import UnhandledExceptionMiddleware
+from .server.shutdown import GracefulShutdown
 from .settings import Settings, SettingsError
 from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyCheck
@@ -64,12 +61,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for sentence in misspelled_names():
             logger.warning(sentence)
     redact_in_logs(settings)
-    running: set[asyncio.Task[Any]] = set()
+    in_flight: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         key_check = KeyCheck(settings)
-        with GracefulShutdown(running, settings.shutdown_grace_seconds) as shutdown:
+        with GracefulShutdown(in_flight, settings.shutdown_grace_seconds) as shutdown:
             async with OpenAIService.open(settings) as openai_service:
                 checking = asyncio.create_task(key_check.run())
                 try:
@@ -83,8 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     about = metadata(__package__)
     readme = about.get_all("Description", [""])[0].splitlines()
-    app = DocumentedFastAPI(
-        models=EVENTS,
+    app = FastAPI(
         # The heading of README.md; the distribution's name is normalized.
         title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
         summary=about["Summary"],
@@ -92,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         # Generated clients name their functions after the operation ids.
         generate_unique_id_function=lambda route: route.name,
+        # Otherwise, the JSON in the events of a stream would be documented as objects.
+        separate_input_output_schemas=False,
         responses=OTHER_PROBLEMS,
     )
     # Innermost first.
@@ -99,9 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(RootPath, root_path=settings.root_path)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(UnhandledExceptionMiddleware)
-    app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(RunningRequests, tasks=running)
+    app.add_middleware(RequestMiddleware, in_flight=in_flight)
     add_exception_handlers(app)
     app.include_router(health.router)
     add_endpoints(app)

@@ -133,35 +133,27 @@ def describe(error: BaseException, default: str = "") -> str:
     `default` replaces an empty text.
     """
     cause = _innermost(error)
-    text = _fields(cause) if isinstance(cause, ValidationError) else str(cause) or default
+    text = str(cause) or default
+    if isinstance(cause, ValidationError):  # its own text would quote the conversation
+        fields = [f"{'.'.join(map(str, e['loc']))} ({e['type']})" for e in cause.errors()]
+        text = f"{cause.title}: {', '.join(fields)}"
     text = " ".join(_USERINFO.sub("", text).split())
     if len(text) > LONGEST_DESCRIPTION:  # at a space: half of a key would not be redacted
         text = text[:LONGEST_DESCRIPTION].rpartition(" ")[0]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _fields(error: ValidationError) -> str:
-    """Fields and error types. The error's own text would quote the conversation."""
-    wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    fields = (f"{'.'.join(map(str, e['loc'])) or 'the whole'} ({e['type']})" for e in wrong)
-    return f"{error.title}: {', '.join(fields)}"
-
-
 def _innermost(error: BaseException) -> BaseException:
     """Follow the exception chain to the most specific error.
 
     Explicit causes count, and so do OSErrors (sockets, name resolution, TLS) that are only the
-    context. A bare TimeoutError is skipped: the ConnectTimeout or ReadTimeout raised from it says
-    more.
+    context. A bare TimeoutError does not: the ConnectTimeout or ReadTimeout raised from it says
+    more. Neither does a CancelledError, with which timeouts are implemented.
     """
-    found, current = error, error
-    while deeper := current.__cause__ or current.__context__:
-        is_explicit = deeper is current.__cause__
-        if isinstance(deeper, BaseExceptionGroup):
-            deeper = deeper.exceptions[0]  # there is one per address of the host
-        if not isinstance(deeper, Exception):
-            break  # CancelledError: timeouts are implemented with it
-        if type(deeper) is not TimeoutError and (is_explicit or isinstance(deeper, OSError)):
-            found = deeper
-        current = deeper
-    return found
+    deeper = error.__cause__ or error.__context__
+    if isinstance(deeper, BaseExceptionGroup):
+        deeper = deeper.exceptions[0]  # there is one per address of the host
+    counts = isinstance(deeper, Exception if error.__cause__ else OSError)
+    if deeper is None or type(deeper) is TimeoutError or not counts:
+        return error
+    return _innermost(deeper)

@@ -1,27 +1,16 @@
 """The settings and their validation. `environment.load_settings` reads them."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import httpx2
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    SecretStr,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-MAX_PORT = 65_535
 MAX_SECONDS = 86_400  # a day; far larger numbers overflow timers and sockets
 
-# Placeholders for a key in documentation. Compared in lower case, with `-` for `_`.
-PLACEHOLDER = re.compile(
-    r"(sk-)?(proj-)?((your-)?(openai-)?(api-)?(key)?(-here)?|change-?me)[x.*]*"
-)
+# OpenAI's keys are long and random; placeholders (`sk-...`, `your-api-key`) have few characters.
+MIN_DISTINCT_CHARACTERS = 16
 
 
 class SettingsError(Exception):
@@ -29,73 +18,50 @@ class SettingsError(Exception):
 
 
 def http_url(text: str) -> httpx2.URL | None:
-    """The URL, or None if it is not an HTTP URL with a valid host and port."""
+    """The URL, or None if it is not an HTTP URL with a valid host."""
     try:
         url = httpx2.URL(text)
         url.raw_host.decode().encode("idna")  # name resolution does this too
     except (httpx2.InvalidURL, UnicodeError):
         return None
-    has_port = url.port is None or 0 < url.port <= MAX_PORT
-    is_http = url.scheme in ("http", "https") and url.host and has_port
-    return url if is_http and not re.search(r"[\s\\]", text) else None
+    is_http = url.scheme in ("http", "https") and url.host and not re.search(r"[\s\\]", text)
+    return url if is_http else None
 
 
 def _base_url(text: str) -> str:
-    """Validate and normalize: HTTP clients differ on double and trailing slashes."""
     url = http_url(text)
     if url is None:
         raise ValueError("must be a URL such as https://api.openai.com/v1")
     if url.userinfo or "?" in text or "#" in text:
         raise ValueError("must be without user, password, query and fragment")
-    path = re.sub(r"/+", "/", url.raw_path.decode()).rstrip("/")
-    path = path.removesuffix("/chat/completions")  # the SDK appends this
-    return str(url.copy_with(raw_path=path.encode()))
+    return str(url).rstrip("/").removesuffix("/chat/completions")  # the SDK appends this
 
 
 def _api_key(secret: SecretStr, info: ValidationInfo) -> SecretStr:
     key = secret.get_secret_value()
-    if key != key.strip():
-        raise ValueError("has white space or a line end around it: remove that")
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("has characters that no key has: copy it again")
-    host = httpx2.URL(info.data.get("openai_base_url", "")).host
-    is_openai = f".{host}".endswith(".api.openai.com")  # other servers' keys may have any form
-    if is_openai and PLACEHOLDER.fullmatch(key.lower().replace("_", "-").strip("<>${}")):
+    if re.search(r"[^!-~]|[\"']", key):
+        raise ValueError("has white space, quotes or characters that no key has: copy it again")
+    is_openai = "api.openai.com" in info.data.get("openai_base_url", "")
+    if is_openai and len(set(key)) < MIN_DISTINCT_CHARACTERS:  # other servers' keys may be short
         raise ValueError("is a placeholder: replace it with your key")
     return secret
-
-
-def _model_name(name: str) -> str:
-    # `isprintable` also rejects unpaired surrogates, from an environment that is not UTF-8.
-    if not name.isprintable() or re.search(r"[\"'\[\]]", name):
-        raise ValueError("has quotes, brackets or control characters: remove them")
-    return name
-
-
-def _root_path(path: str) -> str:
-    path = f"/{path.strip('/')}"
-    if path == "/":
-        return ""
-    if not re.fullmatch(r"(/[\w~-][\w.~-]*)+", path, re.ASCII):
-        raise ValueError("must be the path of a URL, such as /chat")
-    return path
 
 
 def _split(value: object) -> object:
     """Split at commas. pydantic-settings alone would expect JSON."""
     if not isinstance(value, str):
         return value
-    return [item.strip() for item in value.split(",") if item.strip()]
+    return [item for item in value.split(",") if item.strip()]
 
 
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-ModelName = Annotated[str, AfterValidator(_model_name)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+ModelName = Annotated[str, Field(pattern=r"""^[^"'\[\]]+$""")]
 
 
 class Settings(BaseSettings):
     """Each field is set by the environment variable of the same name in upper case.
 
-    Unset, empty and blank mean the same.
+    Unset and empty mean the same.
     """
 
     model_config = SettingsConfigDict(
@@ -104,6 +70,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        str_strip_whitespace=True,
     )
 
     openai_base_url: Annotated[str, AfterValidator(_base_url)] = "https://api.openai.com/v1"
@@ -139,8 +106,8 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 1_048_576
 
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=MAX_PORT)
-    root_path: Annotated[str, AfterValidator(_root_path)] = ""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
     """The prefix of the URL under which a reverse proxy serves this service, such as `/chat`."""
     workers: int = Field(default=1, gt=0, le=1_000)
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
@@ -149,18 +116,3 @@ class Settings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
     log_format: Annotated[Literal["console", "json"], BeforeValidator(str.lower)] = "console"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_quotes_and_white_space(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Strip quotes too: `docker run --env-file` keeps those that a shell would remove."""
-        cleaned = {}
-        for name, value in values.items():
-            if not isinstance(value, str):
-                cleaned[name] = value
-                continue
-            unquoted = re.sub(r"""(?s)\A\s*(["'])(.*)\1\s*\Z""", r"\2", value)
-            if stripped := unquoted.strip():
-                # Not the key: `_api_key` rejects white space, for more of it may be wrong.
-                cleaned[name] = unquoted if name == "openai_api_key" else stripped
-        return cleaned

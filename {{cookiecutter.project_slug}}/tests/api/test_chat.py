@@ -229,15 +229,18 @@ def test_an_invalid_body_is_refused_with_the_place(
         '{"messages": [{"role": "user", "content": "?"}], "model": "\\ud800"}',
         '{"messages": [{"role": "user", "content": "?"}], "\\ud800": 1}',
         '{"messages": [{"role": "user", "content": "?"}], "temperature": NaN}',
-        b'{"messages": "\xff"}',
-        "[" * 100_000,
     ],
 )
-def test_what_cannot_be_read_or_sent_on_is_refused(body: str | bytes, service: Service) -> None:
-    headers = {"content-type": "application/json"}
-    response = service.client.post("/v1/chat", content=body, headers=headers)
+def test_what_cannot_be_sent_on_is_refused(body: str, service: Service) -> None:
+    response = service.client.post("/v1/chat", content=body, headers=JSON)
     assert response.status_code == 422
     assert response.json()["type"] == "urn:problem-type:invalid-request"
+
+
+@pytest.mark.parametrize("body", [b'{"messages": "\xff"}', b"[" * 100_000])
+def test_a_body_that_cannot_be_parsed_is_a_bad_request(body: bytes, service: Service) -> None:
+    response = service.client.post("/v1/chat", content=body, headers=JSON)
+    assert (response.status_code, response.json()["title"]) == (400, "Bad Request")
 
 
 @pytest.mark.parametrize(

@@ -65,17 +65,6 @@ class Closable(Source):
         self.is_closed = True
 
 
-def test_an_event_that_cannot_be_named_takes_no_other_with_it() -> None:
-    def name(item: Item) -> str:
-        if item.text == "b":
-            raise ValueError
-        return "delta"
-
-    sent = b"".join(asyncio.run(bodies(Source("a", "b"), name))).decode()
-    assert sent.startswith('event: delta\ndata: {"text":"a"}\n\nevent: error\n')
-    assert "internal-error" in sent
-
-
 def test_the_source_is_closed_before_background_tasks_run() -> None:
     source = Closable("a")
     found = []

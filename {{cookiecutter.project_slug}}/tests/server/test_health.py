@@ -24,8 +24,8 @@ def test_readyz_says_how_the_key_stands(service: Service) -> None:
     assert response.status_code == 200
     assert response.json() == {
         "ready": True,
-        "openai_api_key": "accepted",
         "shutting_down": False,
+        "checks": {"openai_api_key": "accepted"},
     }
 
 

@@ -13,7 +13,7 @@ from ..conftest import (
     Service,
     ask_without_reading,
     make_settings,
-    request_id,
+    requests,
     service_logging,
     wait_until,
 )
@@ -40,7 +40,8 @@ def test_another_is_replaced(asked: str, service: Service) -> None:
 
 def test_a_request_leaves_a_line(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     def lines() -> list[logging.LogRecord]:
-        return [r for r in caplog.records if r.name == request_id.__name__]
+        ours = [r for r in caplog.records if r.name == requests.__name__]
+        return [r for r in ours if "forged" in r.getMessage()]  # not that of a request before it
 
     with caplog.at_level(logging.INFO):
         service.client.get("/livez%0aforged")
@@ -121,18 +122,23 @@ def test_no_key_reaches_the_log_of_others(
 
 def test_what_holds_no_key_is_logged_as_it_is(others_log: StringIO, service: Service) -> None:
     assert service.client.get("/livez").is_success
-
-    class Silent:
-        def __str__(self) -> str:
-            raise ValueError
-
-    values = (1, 0.5, None, ["x"], Silent(), "y")
+    values = (1, 0.5, None, ["x"], "y")
     record = logging.getLogRecordFactory()(
-        "other", logging.INFO, "", 1, "%d %.1f %s %s %s %s", values, None
+        "other", logging.INFO, "", 1, "%d %.1f %s %s %s", values, None
     )
-    assert record.args == values
+    assert record.args == values, "some formatters need them, such as uvicorn's of the access log"
     logging.getLogger("other").warning("%(n)03d", {"n": 7})
     assert others_log.getvalue() == "007\n"
+
+
+def test_a_message_that_cannot_be_formatted_shows_no_arguments(
+    others_log: StringIO, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert service.client.get("/livez").is_success
+    logging.getLogger("other").warning("%d", KEY)
+    assert "Malformed log message in " in others_log.getvalue()
+    assert __file__ in others_log.getvalue()
+    assert KEY not in others_log.getvalue() + capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_restored_logging")

@@ -232,7 +232,6 @@ def test_an_answer_may_have_long_headers(service: Service, offline: OfflineOpenA
         ("HTTPS_PROXY", "socks5://127.0.0.1"),
         ("HTTPS_PROXY", "http://127.0.0.1:port"),
         ("HTTPS_PROXY", "http://"),
-        ("HTTPS_PROXY", "http://127.0.0.1:99999"),
     ],
 )
 def test_what_the_environment_names_wrongly_is_named(

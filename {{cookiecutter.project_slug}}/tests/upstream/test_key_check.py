@@ -251,7 +251,7 @@ def test_the_service_is_ready_once_a_chat_would_be_let_in(
         wait_until(lambda: len(own.received) == 6)
         response = service.client.get("/readyz")
         assert response.status_code == 503
-        assert response.json()["openai_api_key"] == "unreachable"
+        assert response.json()["checks"]["openai_api_key"] == "unreachable"
         assert service.client.get("/livez").is_success
         wait_until(lambda: service.client.get("/readyz").is_success)
     asked = f"GET {own.url}/models/gpt-test answered"
@@ -267,7 +267,8 @@ def test_a_stop_does_not_wait_for_the_check(own: OfflineOpenAI) -> None:
     own.script(Scripted(path=MODEL, delay=60))
     with serving(app.create_app(make_settings(own))) as service:
         wait_until(lambda: own.received)
-        assert service.client.get("/readyz").json()["openai_api_key"] == "unchecked"
+        checks = service.client.get("/readyz").json()["checks"]
+        assert checks["openai_api_key"] == "unchecked"
     wait_until(lambda: own.received[0].left_at, seconds=3)
 
 

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from ..server.events import EventStream
+from ..server.events import EventStream, EventStreamSchema
 from .chat_events import ChatEvents
 from .completions import to_params, to_reply
 from .dependencies import Service
-from .schemas import EVENT_RESPONSES, ChatReply, ChatRequest, event_name
+from .schemas import ChatReply, ChatRequest, ChatStream, event_name
 
 router = APIRouter(tags=["chat"])
 
@@ -18,7 +18,7 @@ async def chat(request: ChatRequest, service: Service) -> ChatReply:
     return await service.call(lambda client: to_reply(client.post(**params)))
 
 
-@router.post("/chat/stream", response_class=EventStream, responses=EVENT_RESPONSES)
+@router.post("/chat/stream", response_class=EventStreamSchema, response_model=ChatStream)
 async def chat_stream(request: ChatRequest, service: Service) -> EventStream:
     """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
     params = to_params(request, service.settings, stream=True)

@@ -1,6 +1,6 @@
 """The bodies of requests, responses and events."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,6 @@ from pydantic import (
     Tag,
 )
 
-from ..server.events import MEDIA_TYPE
 from ..server.problems import Problem
 
 
@@ -150,19 +149,5 @@ class ErrorEvent(BaseModel):
 
 
 # OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). Some tools match the
-# schema with the whole text, others with each event: hence `anyOf`.
-EVENTS = (DeltaEvent, DoneEvent, ErrorEvent)
-EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {
-                    "anyOf": [
-                        {"type": "string"},
-                        *({"$ref": f"#/components/schemas/{e.__name__}"} for e in EVENTS),
-                    ]
-                }
-            }
-        }
-    }
-}
+# schema with the whole text, others with each event.
+ChatStream = str | DeltaEvent | DoneEvent | ErrorEvent

@@ -25,11 +25,9 @@ class BodyLimit:
 
         async def limited_receive() -> Message:
             nonlocal received
-            if declared > self._max_bytes:
-                raise BodyTooLarge
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if max(declared, received) > self._max_bytes:
                 raise BodyTooLarge
             return message
 

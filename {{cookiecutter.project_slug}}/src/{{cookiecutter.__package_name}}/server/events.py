@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import anyio
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
@@ -35,6 +35,15 @@ class Source(Protocol[Data_co]):
     async def aclose(self) -> None: ...
 
 
+class EventStreamSchema(JSONResponse):
+    """The `response_class` of an endpoint whose `response_model` describes the events.
+
+    Only for OpenAPI: FastAPI documents the `response_model` only of subclasses of JSONResponse.
+    """
+
+    media_type = MEDIA_TYPE
+
+
 class EventStream(StreamingResponse):
     """Sends each item of `source` as an event with its JSON as data, and closes `source`.
 
@@ -52,22 +61,16 @@ class EventStream(StreamingResponse):
         super().__init__(_events(source, name), status_code, headers, MEDIA_TYPE)
         self._source = source
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Without Starlette's task that waits for a disconnect: `CancelOnDisconnect` has one.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         try:
-            await super().__call__(scope, receive, send)
-        finally:  # also if the streaming has not begun
-            await self._close()
-
-    async def stream_response(self, send: Send) -> None:
-        try:
-            await super().stream_response(send)
-        finally:  # before the background tasks, which may take long
-            await self._close()
-
-    async def _close(self) -> None:
-        # Not in the generator: that may be closed much later, by the garbage collector.
-        with anyio.CancelScope(shield=True):
-            await self._source.aclose()
+            await self.stream_response(send)
+        finally:
+            # Not in the generator: that may be closed much later, by the garbage collector.
+            with anyio.CancelScope(shield=True):
+                await self._source.aclose()
+        if self.background is not None:
+            await self.background()
 
 
 async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> AsyncIterator[bytes]:
@@ -75,14 +78,9 @@ async def _events(source: Source[Data], name: Callable[[Data], str | None]) -> A
         ready: Callable[[], Sequence[Data]] = getattr(source, "ready", tuple)
         async for first in source:
             # One message, and so one system call, for all items that have arrived.
-            message = b""
-            try:
-                for item in (first, *ready()):
-                    if event := name(item):
-                        message += _encode(event, item.model_dump_json())
-            finally:  # also if a later item cannot be sent
-                if message:
-                    yield message
+            items = [(name(item), item.model_dump_json()) for item in (first, *ready())]
+            if message := b"".join(_encode(event, data) for event, data in items if event):
+                yield message
     except ServiceError as error:
         log(error)
         yield _encode("error", to_problem(error).to_json())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from .shutdown import GracefulShutdown
 
@@ -22,13 +22,10 @@ class Check(Protocol):
 
 
 class Readiness(BaseModel):
-    """Extra fields: the status of each check, under its name."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, str]
-
     ready: bool
     shutting_down: bool
+    checks: dict[str, str]
+    """The status of each check by its name."""
 
 
 @router.head("/livez", include_in_schema=False)
@@ -47,6 +44,4 @@ async def readyz(request: Request, response: Response) -> Readiness:
     ready = not shutdown.has_begun and all(check.is_ready for check in checks.values())
     response.status_code = 200 if ready else 503
     statuses = {name: check.status for name, check in checks.items()}
-    return Readiness.model_validate(
-        {"ready": ready, "shutting_down": shutdown.has_begun} | statuses
-    )
+    return Readiness(ready=ready, shutting_down=shutdown.has_begun, checks=statuses)

@@ -2,21 +2,17 @@
 
 import json
 import logging
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ..settings import Settings
 from .redaction import redact_in_logs
-from .request_id import current_request_id
-
-# Could forge further log lines, or control a terminal.
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+from .request_id import request_id
 
 # Servers give these loggers their own handlers and formats (hypercorn even after it has loaded the
 # application). Their records go to our handler instead.
 SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian")
-# Silenced: `RequestIdMiddleware` logs requests, with their ids.
+# Silenced: `RequestMiddleware` logs requests, with their ids.
 ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access")
 
 
@@ -32,28 +28,21 @@ class Formatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "request_id": current_request_id(),
-        }
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        message = record.getMessage()
+        fields: dict[str, object] = {"request_id": request_id.get()}
         for name, value in vars(record).items():
             if name not in self.STANDARD and value is not None:
                 # The record factory does not see `extra`: it is added to the finished record.
-                line[name] = value if isinstance(value, int | float) else self._redact(str(value))
-        if record.exc_info:
-            line["traceback"] = record.exc_text or self.formatException(record.exc_info)
-        return json.dumps(line) if self._as_json else _as_text(line)
-
-
-def _as_text(line: dict[str, object]) -> str:
-    not_named = ("time", "level", "logger", "message", "traceback")
-    fields = [f"{name}={value}" for name, value in line.items() if name not in not_named]
-    text = " ".join([f"{line['time']} {line['level']} {line['message']}", *fields])
-    escaped = _CONTROL_CHARACTER.sub(lambda found: repr(found[0])[1:-1], text)
-    return f"{escaped}\n{line.get('traceback', '')}".rstrip()
+                fields[name] = value if isinstance(value, int | float) else self._redact(str(value))
+        if self._as_json:
+            line = {"time": time, "level": record.levelname, "logger": record.name}
+            traceback = {"traceback": record.exc_text} if record.exc_text else {}
+            return json.dumps({**line, "message": message, **fields, **traceback})
+        texts = [time, record.levelname, message, *(f"{n}={value}" for n, value in fields.items())]
+        # Control characters could forge further log lines, or control a terminal.
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(texts))
+        return f"{text}\n{record.exc_text}" if record.exc_text else text
 
 
 def configure_logging(settings: Settings) -> None:
@@ -71,19 +60,13 @@ def configure_logging(settings: Settings) -> None:
     for name in ("openai", "httpx2", "httpcore2"):
         # At DEBUG, these log headers and bodies; at INFO, a line for each request.
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Filters also take effect before handlers that the server adds later.
-    for name in SERVER_LOGGERS:
-        logging.getLogger(name).addFilter(_pass_to_root)
-    for name in ACCESS_LOGGERS:
-        logging.getLogger(name).addFilter(_drop)
+    for name in (*SERVER_LOGGERS, *ACCESS_LOGGERS):
+        # A filter also takes effect before handlers that the server adds later.
+        logging.getLogger(name).addFilter(_redirect)
 
 
-def _pass_to_root(record: logging.LogRecord) -> bool:
+def _redirect(record: logging.LogRecord) -> bool:
     root = logging.getLogger()
-    if root.isEnabledFor(record.levelno):
+    if record.name not in ACCESS_LOGGERS and root.isEnabledFor(record.levelno):
         root.handle(record)
-    return False
-
-
-def _drop(_record: logging.LogRecord) -> bool:
     return False

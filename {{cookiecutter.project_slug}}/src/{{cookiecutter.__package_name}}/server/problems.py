@@ -13,21 +13,17 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ..errors import InvalidRequest, ServiceError, describe
-from .request_id import current_request_id
+from ..errors import BodyTooLarge, InvalidRequest, ServiceError, describe
+from .request_id import request_id
 
 logger = logging.getLogger(__name__)
 
 # How many validation errors one response lists.
 MAX_ERRORS = 20
-
-# The detail of FastAPI's 400 for any exception while it reads the body, except JSONDecodeError.
-UNREADABLE_BODY = "There was an error parsing the body"
-
-STATUSES_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class InvalidField(BaseModel):
@@ -76,7 +72,7 @@ def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) ->
         title=error.title,
         status=error.status,
         detail=error.detail,
-        request_id=current_request_id(),
+        request_id=request_id.get(),
         upstream_request_id=error.upstream_request_id,
         errors=errors,
     )
@@ -102,7 +98,7 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [_invalid_field(found) for found in error.errors()[:MAX_ERRORS]]
+        errors = [InvalidField.model_validate(found) for found in error.errors()[:MAX_ERRORS]]
         invalid = InvalidRequest()
         if isinstance(error.body, bytes):  # FastAPI parses JSON only with a JSON content type
             invalid.detail = "A JSON body needs the header `Content-Type: application/json`."
@@ -110,33 +106,19 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
-        if error.detail == UNREADABLE_BODY:
-            cause = error.__cause__  # a ServiceError, if `BodyLimit` raised it
-            return to_response(cause if isinstance(cause, ServiceError) else InvalidRequest())
-        if error.status_code in STATUSES_WITHOUT_BODY:
+        if isinstance(error.__cause__, BodyTooLarge):  # FastAPI wraps what `BodyLimit` raises
+            return to_response(error.__cause__)
+        if not is_body_allowed_for_status_code(error.status_code):
             return Response(status_code=error.status_code, headers=error.headers)
-        title = http.client.responses.get(error.status_code, "Error")
+        detail: object = error.detail  # FastAPI's may be any JSON; RFC 9457 requires a string
         problem = Problem(
             type="about:blank",
-            title=title,
+            title=http.client.responses.get(error.status_code, "Error"),
             status=error.status_code,
-            detail=None if error.detail in (title, "") else _as_text(error.detail),
-            request_id=current_request_id(),
+            detail=detail if isinstance(detail, str) else json.dumps(detail, default=str),
+            request_id=request_id.get(),
         )
         return _response(problem, error.headers)
-
-
-def _invalid_field(error: Any) -> InvalidField:  # noqa: ANN401 - an endpoint may raise anything
-    """Without the invalid value, which may be long or secret."""
-    if not isinstance(error, Mapping):
-        return InvalidField(loc=[], msg=str(error))
-    loc = [part if isinstance(part, int) else str(part) for part in error.get("loc", ())]
-    return InvalidField(loc=loc, msg=str(error.get("msg", "")))
-
-
-def _as_text(detail: object) -> str:
-    """An HTTPException's detail may be any JSON; RFC 9457 requires a string."""
-    return detail if isinstance(detail, str) else json.dumps(detail, default=str)
 
 
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -148,12 +130,5 @@ OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 # For OpenAPI: further `responses` of endpoints that call OpenAI.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT}
-    for status in (400, 413, 422, 500, 502, 503, 504)
-}
-PROBLEM_RESPONSES[503]["headers"] = {
-    "Retry-After": {
-        "description": "Seconds until a retry makes sense, if known.",
-        "schema": {"type": "integer"},
-    }
+    status: {"content": PROBLEM_CONTENT} for status in (400, 413, 422, 500, 502, 503, 504)
 }

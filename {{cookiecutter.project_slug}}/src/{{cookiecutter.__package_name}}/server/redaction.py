@@ -20,39 +20,27 @@ class RedactingRecordFactory:
     def add_secret(self, secret: str) -> None:
         if len(secret) >= MIN_SECRET_LENGTH:
             self._secrets.add(secret)
-        longest_first = sorted(self._secrets, key=len, reverse=True)
-        # Also other keys and partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
-        self._pattern = re.compile("|".join([*map(re.escape, longest_first), r"\bsk-[\w*.-]{4,}"]))
+        # Reversed: a secret comes before its own prefixes. The last pattern matches other keys and
+        # partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
+        secrets = map(re.escape, sorted(self._secrets, reverse=True))
+        self._pattern = re.compile("|".join([*secrets, r"\bsk-[\w*.-]{4,}"]))
 
     def redact(self, text: str) -> str:
         return self._pattern.sub("[redacted]", text)
 
-    def _redact_value(self, value: object) -> object:
-        """The value, or its redacted text if its `str` or `repr` holds a secret."""
-        if value is None or isinstance(value, int | float):
-            return value
-        try:
-            text, as_repr = str(value), "" if isinstance(value, str) else repr(value)
-        except Exception:  # noqa: BLE001 - any object may be logged; the handler reports the error
-            return value
-        has_secret = self._pattern.search(text) or self._pattern.search(as_repr)
-        return self.redact(text) if has_secret else value
-
     def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
         record = self._make_record(*args, **kwargs)
-        record.msg = self._redact_value(record.msg)
-        # Type and length of `args` are kept: some formatters need them, such as gunicorn's.
-        if isinstance(record.args, tuple):
-            record.args = tuple(map(self._redact_value, record.args))
-        elif record.args:
-            redacted = {name: self._redact_value(value) for name, value in record.args.items()}
-            if redacted != record.args:
-                record.args = redacted
+        try:
+            message = record.getMessage()
+            has_secret = bool(self._pattern.search(f"{message} {record.args}"))
+        except Exception:  # noqa: BLE001 - the standard library would print the arguments
+            message = f"Malformed log message in {record.pathname}, line {record.lineno}"
+            has_secret = True
+        if has_secret:
+            record.msg, record.args = self.redact(message), ()
         if record.exc_info:
-            traceback = logging.Formatter().formatException(record.exc_info)
-            if (redacted_traceback := self.redact(traceback)) != traceback:
-                # The standard library's formatters prefer `exc_text` to `exc_info`.
-                record.exc_text = redacted_traceback
+            # Formatters prefer `exc_text` to `exc_info`.
+            record.exc_text = self.redact(logging.Formatter().formatException(record.exc_info))
         return record
 
 

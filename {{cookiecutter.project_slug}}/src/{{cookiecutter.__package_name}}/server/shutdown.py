@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from types import FrameType
 from typing import Any, Self
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Passed to the server's signal handler in place of the real signal. After it has stopped, uvicorn
@@ -25,25 +23,6 @@ CLOSING_SECONDS = 1
 EXIT_SECONDS = 5
 
 
-class RunningRequests:
-    """Middleware that keeps the tasks of in-flight requests in `tasks`."""
-
-    def __init__(self, app: ASGIApp, tasks: set[asyncio.Task[Any]]) -> None:
-        self.app = app
-        self._tasks = tasks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        if scope["type"] != "http" or task is None:
-            await self.app(scope, receive, send)
-            return
-        self._tasks.add(task)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._tasks.discard(task)
-
-
 class GracefulShutdown:
     """Context manager that delays SIGINT and SIGTERM until in-flight requests have finished.
 
@@ -53,10 +32,10 @@ class GracefulShutdown:
     listening at once and then waits for its requests.
     """
 
-    def __init__(self, running: Set[asyncio.Task[Any]], grace_seconds: float) -> None:
+    def __init__(self, in_flight: Set[asyncio.Task[Any]], grace_seconds: float) -> None:
         self.has_begun = False
         """If so, new requests are refused. Those in flight may still call OpenAI."""
-        self._running = running
+        self._in_flight = in_flight
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[int, Any] = {}
@@ -73,24 +52,25 @@ class GracefulShutdown:
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if not self.has_begun:
             self.has_begun = True
-            _end_process_after(self._grace_seconds + CLOSING_SECONDS + EXIT_SECONDS)
+            # Ends the process even if the event loop is blocked or a thread never ends.
+            seconds = self._grace_seconds + CLOSING_SECONDS + EXIT_SECONDS
+            watchdog = threading.Timer(seconds, os._exit, [0])
+            watchdog.daemon = True
+            watchdog.start()
             # Kept: the event loop has only weak references to tasks.
             self._stopping = asyncio.run_coroutine_threadsafe(self._stop(number), self._loop)
-        elif number == signal.SIGINT:  # second Ctrl-C: do not wait; a third goes to the server
-            self._restore_handlers()
+        elif number == signal.SIGINT:  # a second Ctrl-C: do not wait
             self._loop.call_soon_threadsafe(self._cancel_requests)
 
     async def _stop(self, number: int) -> None:
         await self._wait_for_requests(self._grace_seconds)
         self._cancel_requests()
         await self._wait_for_requests(CLOSING_SECONDS)
-        _end_process_after(EXIT_SECONDS)
         self._restore_handlers()
         handler = self._handlers[number]
         if callable(handler):
@@ -99,16 +79,9 @@ class GracefulShutdown:
             signal.raise_signal(number)
 
     async def _wait_for_requests(self, seconds: float) -> None:
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight), timeout=seconds)
 
     def _cancel_requests(self) -> None:
-        for task in self._running:
+        for task in self._in_flight:
             task.cancel()
-
-
-def _end_process_after(seconds: float) -> None:
-    """End the process with status 0, even if the event loop is blocked or a thread never ends."""
-    watchdog = threading.Timer(seconds, os._exit, [0])
-    watchdog.daemon = True
-    watchdog.start()
