@@ -73,10 +73,8 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
 }
 
 
-def translate(error: BaseException) -> errors.ServiceError | None:
-    """Our exception for one of the SDK's; None if `error` does not come from a call of OpenAI."""
-    if isinstance(error, errors.ServiceError):
-        return error
+def translate(error: BaseException) -> errors.UpstreamError | None:
+    """Our exception for one of the SDK's; None if `error` is none of those."""
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
     if by_class is None:
         return None
@@ -129,7 +127,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = translate(error)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
+        if ours := translate(error):
+            raise ours from error
+        raise
