@@ -167,9 +167,8 @@ def sdk_error() -> Iterator[SDKError]:
     responses: list[httpx2.Response] = []
 
     def set_status(response: httpx2.Response) -> None:  # as the service's client does
-        if error_bodies.may_hold_error(response):
-            response.read()
-            error_bodies.set_status(response)
+        response.read()
+        error_bodies.set_status(response)
 
     http_client = httpx2.Client(
         transport=httpx2.MockTransport(lambda _: responses.pop()),

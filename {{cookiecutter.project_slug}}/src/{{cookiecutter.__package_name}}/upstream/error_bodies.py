@@ -62,10 +62,11 @@ def is_json(response: httpx2.Response) -> bool:
 
 
 def set_status(response: httpx2.Response) -> None:
-    """Replace a 200 by the status that the error in the body names. The body has been read."""
-    with suppress(ValueError):  # not JSON: the code that parses the reply will raise
-        if error := error_in(response.content, response):
-            response.status_code = error.status_code
+    """If a 200 has an error in its body, which has been read, set the status that this names."""
+    if may_hold_error(response):
+        with suppress(ValueError):  # not JSON: the code that parses the reply will raise
+            if error := error_in(response.content, response):
+                response.status_code = error.status_code
 
 
 def named_status(code: object, kind: object) -> int:
