@@ -64,13 +64,17 @@ def to_reply(response: httpx2.Response) -> ChatReply:
 
 
 def text_of(message: JsonObject) -> str:
-    """The text of a message or of a delta. Raises one of UNREADABLE if it has another type."""
+    """The text of a message or of a delta.
+
+    Raises:
+        UNREADABLE: it is not text.
+    """
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") in TEXT_TYPES)
     text = content or message.get("refusal") or ""
     if not isinstance(text, str):
-        raise TypeError("the content is no text")
+        raise TypeError("the content is not text")
     return text
 
 

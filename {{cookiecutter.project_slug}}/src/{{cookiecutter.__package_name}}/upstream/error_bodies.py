@@ -62,7 +62,10 @@ def is_json(response: httpx2.Response) -> bool:
 
 
 def set_status(response: httpx2.Response) -> None:
-    """If a 200 has an error in its body, which has been read, set the status that this names."""
+    """If a 200 has an error in its body, set the status that the error names.
+
+    The body has been read.
+    """
     if may_hold_error(response):
         with suppress(ValueError):  # not JSON: the code that parses the reply will raise
             if error := error_in(response.content, response):
