@@ -59,7 +59,6 @@ FILES = {
     "src/chat_service/upstream/error_bodies.py",
     "src/chat_service/upstream/error_mapping.py",
     "src/chat_service/upstream/key_check.py",
-    "src/chat_service/upstream/key_verdict.py",
     "src/chat_service/upstream/lifetime.py",
     "src/chat_service/upstream/openai_service.py",
     "src/chat_service/upstream/retries.py",

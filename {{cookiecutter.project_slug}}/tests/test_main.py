@@ -293,7 +293,7 @@ def check_that_calls_finish(workers: str, number: signal.Signals) -> None:
     with (
         ended_processes() as (owners, ended),
         started(
-            at_check=Scripted(path="/v1/models", status=503, times=2),  # before listening and after
+            at_check=Scripted(path="/v1", status=503, times=4),  # before listening and after
             WORKERS=workers,
             LOG_FORMAT="json",
             MAX_CONCURENCY="3",

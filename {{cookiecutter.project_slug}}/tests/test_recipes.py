@@ -243,24 +243,6 @@ def test_a_response_that_fails_ends_with_a_problem(
     assert "secret plan" not in response.text
 
 
-def test_a_chunk_that_holds_an_error_ends_with_a_problem(
-    service: Service, offline: OfflineOpenAI
-) -> None:
-    """As OpenRouter sends it, in a choice, which the SDK passes on."""
-    whole = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    failed = {"finish_reason": "error", "error": {"code": 429, "message": "secret plan"}}
-    chunks = [
-        whole | {"choices": [{"index": 0, "delta": {"content": "a"}} | choice]}
-        for choice in ({}, failed)
-    ]
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-    offline.script(Scripted(body=body, content_type="text/event-stream"))
-    response = service.client.post("/v1/assistant/stream", params={"question": "?"})
-    *_, (name, problem) = events(response)
-    assert (name, problem["type"]) == ("error", "urn:problem-type:upstream-rate-limited")
-    assert "secret plan" not in response.text
-
-
 @pytest.mark.parametrize(("path", "endpoint"), STREAMS)
 def test_a_client_disconnect_aborts_the_stream(
     path: str, endpoint: str, service: Service, offline: OfflineOpenAI

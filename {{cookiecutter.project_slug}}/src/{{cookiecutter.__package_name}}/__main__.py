@@ -16,8 +16,7 @@ from .server.logging import configure_logging
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
 from .upstream.connections import load_usable_settings
-from .upstream.key_check import try_key_at_start
-from .upstream.key_verdict import KeyStatus
+from .upstream.key_check import KeyStatus, try_key_at_start
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,6 @@ HIDDEN: list[Hidden] = [
     ({"error": {"code": 429}}, LIMIT, True),
     ({"error": {"code": "429"}}, LIMIT, True),
     ({"error": {"code": 502}}, ERROR, True),
-    ({"error": {"status_code": 429}}, LIMIT, True),
     ({"error": {"code": 7, "message": "a code that is no status"}}, ERROR, True),
     ({"error": {"code": "rate_limit_exceeded"}}, LIMIT, True),
     ({"error": {"code": "invalid_api_key"}}, KEY, False),
@@ -75,7 +74,6 @@ HIDDEN: list[Hidden] = [
     ({"object": "error", "message": "long", "type": "BadRequestError", "code": 400}, INPUT, False),
     ({"object": "error", "message": "down", "code": None}, ERROR, True),
     ({"error": {"object": "error", "message": "down", "code": 503}}, ERROR, True),
-    ([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}], LIMIT, True),  # Gemini
     ({"error": {"message": "No models available", "type": "invalid_request_error"}}, MODEL, False),
 ]
 
@@ -169,9 +167,8 @@ def sdk_error() -> Iterator[SDKError]:
     responses: list[httpx2.Response] = []
 
     def set_status(response: httpx2.Response) -> None:  # as the service's client does
-        if error_bodies.may_hold_error(response):
-            response.read()
-            error_bodies.set_status(response)
+        response.read()
+        error_bodies.set_status(response)
 
     http_client = httpx2.Client(
         transport=httpx2.MockTransport(lambda _: responses.pop()),
@@ -247,23 +244,6 @@ def test_a_permanent_failure_is_not_retried_under_a_status_that_is(
     assert not is_retried
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"error": {"message": "a\nb", "code": "insufficient_quota"}}',
-        '{"error": "insufficient_quota"}',
-        '[{"error": {"code": "insufficient_quota"}}]',
-    ],
-    ids=["control character", "text", "list"],
-)
-def test_a_quota_is_seen_in_any_form(body: str, sdk_error: SDKError) -> None:
-    found = error_in(body)
-    assert found
-    assert outcome(found) == (QUOTA, False)
-    # The SDK parses these itself, and strictly.
-    assert outcome(sdk_error(429, body.replace("\n", " "))) == (QUOTA, False)
-
-
 # Over HTTP: one that is retried and one that is not.
 OVER_HTTP: list[Hidden] = [
     ({"error": {"code": 429}}, LIMIT, True),
@@ -272,28 +252,14 @@ OVER_HTTP: list[Hidden] = [
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 @pytest.mark.parametrize("hidden", OVER_HTTP)
 def test_a_body_with_an_error_becomes_its_problem(
-    endpoint: str,
-    content_type: str,
-    hidden: Hidden,
-    service: Service,
-    offline: OfflineOpenAI,
+    endpoint: str, hidden: Hidden, service: Service, offline: OfflineOpenAI
 ) -> None:
     body, problem, is_retried = hidden
-    offline.script(Scripted(body=text(body), content_type=content_type, times=4))
+    offline.script(Scripted(body=text(body), times=4))
     assert problem_of(service.post(endpoint)) == problem
     assert len(offline.received) == (4 if is_retried else 1)
-
-
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_body_with_control_characters_is_read_all_the_same(
-    endpoint: str, service: Service, offline: OfflineOpenAI
-) -> None:
-    offline.script(Scripted(body='{"error": {"message": "a\nb", "code": "insufficient_quota"}}'))
-    assert problem_of(service.post(endpoint)) == QUOTA
-    assert len(offline.received) == 1
 
 
 @pytest.mark.parametrize("hidden", OVER_HTTP)
@@ -350,23 +316,12 @@ def test_a_refusal_becomes_its_problem_and_is_not_retried(
     assert len(offline.received) == 1
 
 
-@pytest.mark.parametrize("data", ['{"message": "down"}', '{"code": 503}', "down"])
-def test_an_event_that_is_called_an_error_is_one(
-    data: str, service: Service, offline: OfflineOpenAI
-) -> None:
-    first = '{"choices": [{"delta": {"content": "Hel"}}]}'
-    body = f"data: {first}\n\nevent: error\ndata: {data}\n\ndata: [DONE]\n\n"
-    offline.script(Scripted(body=body, content_type="text/event-stream"))
-    assert [name for name, _ in events(service.stream())] == ["delta", "error"]
-
-
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 def test_an_error_under_status_200_says_when_to_ask_again(
-    endpoint: str, content_type: str, service: Service, offline: OfflineOpenAI
+    endpoint: str, service: Service, offline: OfflineOpenAI
 ) -> None:
     body, headers = text({"error": {"code": 429}}), {"retry-after": "100"}
-    offline.script(Scripted(body=body, headers=headers, content_type=content_type))
+    offline.script(Scripted(body=body, headers=headers))
     response = service.post(endpoint)
     assert (problem_of(response), response.headers["retry-after"]) == (LIMIT, "100")
     assert len(offline.received) == 1

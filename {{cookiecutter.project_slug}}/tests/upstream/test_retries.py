@@ -142,8 +142,6 @@ def test_waits_are_random_up_to_bounds_that_double(
         ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "300", "retry-after": "60"}, 0.3),
         ({"retry-after-ms": "soon", "retry-after": "0.3"}, 0.3),
-        ({"retry-after": "300ms"}, 0.3),
-        ({"retry-after": "0m0.2s100ms"}, 0.3),
     ],
 )
 def test_openai_says_how_long_to_wait(headers: dict[str, str], asked: float) -> None:
@@ -167,9 +165,8 @@ def test_openai_says_until_when_to_wait() -> None:
         "soon",
         "",
         "Mon, 01 Jan 2001 00:00:00 GMT",
-        "0s",
-        "1x",
-        "m",
+        "6m0s",
+        "99999999",
     ],
 )
 def test_a_senseless_wait_is_not_obeyed(nonsense: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,18 +189,7 @@ def test_a_call_waits_between_its_attempts(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ("100", "100"),
-        ("99.2", "100"),
-        ("999999999", "86400"),
-        ("6m0s", "360"),
-        ("1h2m3.5s", "3724"),
-        ("99s", "99"),
-        ("99999999h", "86400"),
-    ],
-)
+@pytest.mark.parametrize(("asked", "told"), [("100", "100"), ("99.2", "100")])
 def test_a_wait_beyond_the_deadline_is_passed_on_to_the_client(
     endpoint: str, asked: str, told: str, service: Service, offline: OfflineOpenAI
 ) -> None:

@@ -18,18 +18,16 @@ class ChatEvents:
         self._reply = StreamedReply(response)
 
     async def __aiter__(self) -> AsyncIterator[ChatDelta | ChatDone]:
-        while not self._reply.is_over:
-            for delta in self._reply.feed(await self._read()):
-                yield delta
-        yield self._reply.to_done()
-
-    async def _read(self) -> bytes:
         try:
-            return await anext(self._reads, b"")
+            async for read in self._reads:
+                for delta in self._reply.feed(read):
+                    yield delta
+                if self._reply.is_over:
+                    break
         except httpx2.RequestError:
-            if self._reply.is_whole():
-                return b""
-            raise
+            if not self._reply.is_whole():
+                raise
+        yield self._reply.to_done()
 
     async def close(self) -> None:
         try:

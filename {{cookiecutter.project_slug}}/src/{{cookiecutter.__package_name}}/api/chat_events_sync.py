@@ -18,17 +18,15 @@ class ChatEvents:
         self._reply = StreamedReply(response)
 
     def __iter__(self) -> Iterator[ChatDelta | ChatDone]:
-        while not self._reply.is_over:
-            yield from self._reply.feed(self._read())
-        yield self._reply.to_done()
-
-    def _read(self) -> bytes:
         try:
-            return next(self._reads, b"")
+            for read in self._reads:
+                yield from self._reply.feed(read)
+                if self._reply.is_over:
+                    break
         except httpx2.RequestError:
-            if self._reply.is_whole():
-                return b""
-            raise
+            if not self._reply.is_whole():
+                raise
+        yield self._reply.to_done()
 
     def close(self) -> None:
         if self._reply.is_over:  # drain the body, so that the connection can be reused

@@ -12,13 +12,16 @@ import httpx2
 
 from ..errors import BrokenReply, ModelNotAllowed
 from ..settings import Settings
-from ..upstream.error_bodies import error_in, read_json
-from .schemas import ChatReply, ChatRequest
+from ..upstream.error_bodies import read_json
+from .schemas import ChatReply, ChatRequest, Usage
 
 JsonObject = dict[str, Any]
 
 # Types of `content` parts that belong to the reply; others hold, for example, reasoning.
 TEXT_TYPES = ("text", "output_text")
+
+# What reading a malformed reply raises; pydantic's ValidationError is a ValueError.
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> JsonObject:
@@ -49,73 +52,39 @@ def to_reply(response: httpx2.Response) -> ChatReply:
     """The reply in a response that is not streamed.
 
     Raises:
-        openai.APIStatusError: the response is an error despite its status 200.
         BrokenReply: the message is missing or unreadable.
     """
-    return read_reply(response.content, response)
-
-
-def read_reply(data: bytes, response: httpx2.Response) -> ChatReply:
-    body = parse(data, response)
-    choice = first_choice(body) or {}
-    text = text_of(choice.get("message"), "choices.0.message")
-    return ChatReply(reply=text, **with_model(metadata_of(body, choice), response))
-
-
-def parse(data: bytes, response: httpx2.Response) -> Any:  # noqa: ANN401 - any JSON
-    """Parse a body, or the data of an event, of a response with status 200.
-
-    Raises:
-        openai.APIStatusError: it is an error despite the status.
-        BrokenReply: it is not JSON.
-    """
-    # Needed for events and for bodies of other media types; `correct_status` handles JSON bodies.
-    if found := error_in(data, response):
-        raise found
     try:
-        return read_json(data)
-    except (ValueError, RecursionError) as error:
+        body = read_json(response.content)
+        choice = body["choices"][0]
+        metadata = with_model(metadata_of(body, choice), response)
+        return ChatReply(reply=text_of(choice["message"]), **metadata)
+    except UNREADABLE as error:
         raise BrokenReply from error
 
 
-def first_choice(body: object) -> JsonObject | None:
-    """None if there is none: a chunk may have only metadata."""
-    choices = body.get("choices") if isinstance(body, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else None
-
-
-def text_of(message: object, field: str) -> str:
+def text_of(message: JsonObject) -> str:
     """The text of a message or of a delta.
 
     Raises:
-        BrokenReply: the text is unreadable. The exception's text names `field`.
+        UNREADABLE: it is not text.
     """
-    if not isinstance(message, dict):
-        raise BrokenReply(f"{field} ({'not an object' if message else 'missing'})")
-    content = message.get("content") or ""
-    if isinstance(content, dict) and "text" in content:
-        content = [content]
-    parts = [_part_text(part) for part in content] if isinstance(content, list) else [content]
-    texts = [part for part in parts if isinstance(part, str)]
-    if len(texts) < len(parts):
-        raise BrokenReply(f"{field}.content (no string)")
-    return "".join(texts) or _string(message.get("refusal")) or ""
-
-
-def _part_text(part: object) -> object:
-    """The text of a part; empty for a part without text."""
-    if not isinstance(part, dict):
-        return part or ""
-    return part.get("text") or "" if part.get("type", "text") in TEXT_TYPES else ""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") in TEXT_TYPES)
+    text = content or message.get("refusal") or ""
+    if not isinstance(text, str):
+        raise TypeError("the content is not text")
+    return text
 
 
 def metadata_of(body: JsonObject, choice: JsonObject) -> JsonObject:
     """The fields of ChatMetadata in a body or a chunk; None if missing or malformed."""
+    usage = body.get("usage")
     return {
         "model": _string(body.get("model")),
         "finish_reason": _string(choice.get("finish_reason")),
-        "usage": _usage(body.get("usage")),
+        "usage": _usage(usage) if usage else None,
     }
 
 
@@ -130,23 +99,14 @@ def _string(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _usage(usage: object) -> dict[str, int | None] | None:
-    """None if a count is missing."""
-    if not isinstance(usage, dict):
+def _usage(usage: JsonObject) -> Usage | None:
+    try:
+        return Usage(
+            input_tokens=usage["prompt_tokens"],
+            output_tokens=usage["completion_tokens"],
+            total_tokens=usage["total_tokens"],
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        )
+    except UNREADABLE:
         return None
-    counts = {
-        "input_tokens": _count(usage, "prompt_tokens"),
-        "output_tokens": _count(usage, "completion_tokens"),
-        "total_tokens": _count(usage, "total_tokens"),
-    }
-    if None in counts.values():
-        return None
-    return counts | {
-        "cached_tokens": _count(usage.get("prompt_tokens_details"), "cached_tokens"),
-        "reasoning_tokens": _count(usage.get("completion_tokens_details"), "reasoning_tokens"),
-    }
-
-
-def _count(counts: object, name: str) -> int | None:
-    count = counts.get(name) if isinstance(counts, dict) else None
-    return count if type(count) is int and count >= 0 else None  # `type`: a bool is an int, too

@@ -2,16 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Json,
-    Tag,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Json, Tag
 
 from ..server.problems import Problem
 
@@ -27,9 +18,8 @@ def _integral(number: object) -> object:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-PositiveInteger = Annotated[int, Field(ge=1, strict=True), BeforeValidator(_integral)]
-
 Text = Annotated[str, AfterValidator(_encodable)]
+PositiveInteger = Annotated[int, Field(ge=1, strict=True), BeforeValidator(_integral)]
 
 
 class Input(BaseModel):
@@ -52,27 +42,13 @@ class ImagePart(Input):
     image_url: Image
 
 
-Part = Annotated[TextPart | ImagePart, Discriminator("type")]
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 Parts = Annotated[list[Part], Field(min_length=1, fail_fast=True)]
-
-
-def _kind(content: object) -> str | None:
-    if isinstance(content, str):
-        return "text"
-    return "parts" if isinstance(content, list) else None
 
 
 class Message(Input):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")],
-        # Otherwise each error would be reported twice: for a string and for a list.
-        Discriminator(
-            _kind,
-            custom_error_type="content_type",
-            custom_error_message="Input should be a string or a list of parts",
-        ),
-    ]
+    content: Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")]
 
 
 class ChatRequest(Input):
@@ -127,27 +103,13 @@ def event_name(event: ChatDelta | ChatDone) -> str | None:
     return "delta" if event.text else None
 
 
-class DeltaEvent(BaseModel):
-    """An event of a stream: more of the text."""
+class ChatEvent(BaseModel):
+    """An event of a stream. The last is `done`, or `error` with a problem."""
 
-    event: Literal["delta"]
-    data: Json[ChatDelta]
-
-
-class DoneEvent(BaseModel):
-    """The last event of a complete stream."""
-
-    event: Literal["done"]
-    data: Json[ChatDone]
-
-
-class ErrorEvent(BaseModel):
-    """The last event of a stream that failed after its first event."""
-
-    event: Literal["error"]
-    data: Json[Problem]
+    event: Literal["delta", "done", "error"]
+    data: Json[ChatDelta | ChatDone | Problem]
 
 
 # OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). Some tools match the
-# schema with the whole text, others with each event.
-ChatStream = str | DeltaEvent | DoneEvent | ErrorEvent
+# schema with the whole text, others with the data of each event.
+ChatStream = str | ChatDelta | ChatDone | Problem

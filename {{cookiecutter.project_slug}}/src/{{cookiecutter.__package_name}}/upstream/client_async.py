@@ -8,7 +8,8 @@ from openai import AsyncOpenAI
 
 from ..settings import Settings
 from .connections import attempt_timeout
-from .transport import Transport, correct_status
+from .error_bodies import may_hold_error, set_status
+from .transport import Transport
 
 T = TypeVar("T")
 
@@ -40,9 +41,9 @@ class _HttpClient(httpx2.AsyncClient):
         response = await self._upstream.handle_async_request(request)
         response.request = request
         try:
-            await correct_status(response)
-            if not stream:
+            if not stream or may_hold_error(response):
                 await response.aread()
+                set_status(response)
         except BaseException:
             await response.aclose()
             raise

@@ -11,7 +11,8 @@ from openai import OpenAI
 from ..settings import Settings
 from .connections import attempt_timeout
 from .deadline import Deadline
-from .transport import Transport, correct_status
+from .error_bodies import may_hold_error, set_status
+from .transport import Transport
 
 T = TypeVar("T")
 
@@ -43,9 +44,9 @@ class _HttpClient(httpx2.Client):
         response = self._upstream.handle_request(request)
         response.request = request
         try:
-            correct_status(response)
-            if not stream:
+            if not stream or may_hold_error(response):
                 response.read()
+                set_status(response)
         except BaseException:
             response.close()
             raise

@@ -6,7 +6,6 @@ Codes: https://platform.openai.com/docs/guides/error-codes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from json import JSONDecodeError
 
 import httpx2
@@ -14,7 +13,7 @@ import openai
 from pydantic import ValidationError
 
 from .. import errors
-from .error_bodies import named_codes, named_status
+from .error_bodies import named_status
 from .retry_after import retry_after
 
 # Regular expressions for error codes and types, which are more specific than the status. They cover
@@ -22,11 +21,11 @@ from .retry_after import retry_after
 BY_CODE: dict[str, type[errors.UpstreamError]] = {
     r"402|arrearage|payment_required|\w*(balance|billing|credits|funds|quota)\w*"
     r"|(budget|\w*(spend|usage)_limit)_(exceeded|reached)": errors.UpstreamQuotaExhausted,
-    r"rate_limit_exceeded": errors.UpstreamRateLimited,
+    r"rate_limit_(exceeded|error)": errors.UpstreamRateLimited,
     r"context_length_exceeded": errors.ContextLengthExceeded,
     r"content_filter|content_policy_violation": errors.ContentFiltered,
     r"model_not_found|deploymentnotfound|invalid_model": errors.UpstreamModelUnavailable,
-    r"invalid_api_key": errors.UpstreamCredentials,
+    r"invalid_api_key|authentication_error|permission_error": errors.UpstreamCredentials,
 }
 
 BY_STATUS: dict[int, type[errors.UpstreamError]] = {
@@ -70,72 +69,56 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
     httpx2.RequestError: errors.UpstreamUnreachable,
     JSONDecodeError: errors.BrokenReply,
     UnicodeError: errors.BrokenReply,
-    RecursionError: errors.BrokenReply,
     ValidationError: errors.BrokenReply,
 }
 
-# Request ids of OpenAI and Azure. Clients are shown the header only if it has one of these forms.
-_REQUEST_ID = re.compile(r"req_\w{1,64}|[0-9a-f-]{32,36}")
 
-
-def translate(error: BaseException) -> errors.ServiceError | None:
-    """Our exception for one of the SDK's; None if `error` does not come from a call of OpenAI."""
-    if isinstance(error, errors.ServiceError):
-        return error
+def translate(error: BaseException) -> errors.UpstreamError | None:
+    """Our exception for one of the SDK's; None if `error` is none of those."""
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
     if by_class is None:
         return None
-    status = _status(error)
+    status = getattr(error, "status_code", 0)
+    if type(error) is openai.APIError:  # an error event in one of the SDK's streams
+        status = named_status(error.code, error.type)
     cls = by_code(error) or BY_STATUS.get(status) or by_class
-    if cls is errors.UpstreamRejectedInput and status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if cls is errors.UpstreamRejectedInput and status != 413:
         cls = _rejection_class(error)
     ours = cls()
     if cls is errors.UpstreamError:
-        ours.is_retryable = (
-            status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        )
+        ours.is_retryable = status == 409 or status >= 500
     if isinstance(error, openai.APIStatusError):
-        should_retry = error.response.headers.get("x-should-retry")
-        if should_retry in ("true", "false") and cls is not errors.UpstreamQuotaExhausted:
-            ours.is_retryable = should_retry == "true"
-        if _REQUEST_ID.fullmatch(error.request_id or ""):
-            ours.upstream_request_id = error.request_id
-        if cls is errors.UpstreamRateLimited:
-            ours.retry_after = retry_after(error)
+        headers = error.response.headers
+        if "x-should-retry" in headers and cls is not errors.UpstreamQuotaExhausted:
+            ours.is_retryable = headers["x-should-retry"] == "true"
+        ours.retry_after = retry_after(headers)
+        ours.upstream_request_id = error.request_id
     return ours
 
 
-def _status(error: BaseException) -> int:
-    """The HTTP status; 0 if there was no response."""
-    if type(error) is openai.APIError:  # an error event in one of the SDK's streams
-        return named_status(error.body)
-    return getattr(error, "status_code", 0)
-
-
-def by_code(error: BaseException) -> type[errors.UpstreamError] | None:
+def by_code(error: BaseException | None) -> type[errors.UpstreamError] | None:
     """The class for its code or type, whatever its status; None if neither is known."""
-    codes = named_codes(getattr(error, "body", None))
-    matches = (
-        cls
-        for pattern, cls in BY_CODE.items()
-        for code in codes
-        if re.fullmatch(pattern, code, re.IGNORECASE)
-    )
-    return next(matches, None)
+    codes = [str(getattr(error, name, None)) for name in ("code", "type")]
+    for pattern, cls in BY_CODE.items():
+        if any(re.fullmatch(pattern, code, re.IGNORECASE) for code in codes):
+            return cls
+    return None
 
 
 def _rejection_class(error: BaseException) -> type[errors.UpstreamError]:
     """Tell a rejection of the client's input from one of what the operator configured."""
-    if isinstance(error, openai.APIStatusError):
-        try:
-            error.response.json()
-        except (ValueError, RecursionError):
-            return errors.UpstreamError  # not JSON: OPENAI_BASE_URL does not lead to an API
+    if isinstance(error, openai.APIStatusError) and is_page(error.response):
+        return errors.UpstreamError  # OPENAI_BASE_URL does not lead to an API
     refusal = str(getattr(error, "body", ""))[:LONGEST_REFUSAL]
     for pattern, cls in OPERATORS_CHOICE.items():
         if re.search(pattern, refusal, re.IGNORECASE | re.DOTALL):
             return cls
     return errors.UpstreamRejectedInput
+
+
+def is_page(response: httpx2.Response) -> bool:
+    """Whether the body is not JSON."""
+    return not response.text.lstrip().startswith(("{", "["))
 
 
 @contextmanager
@@ -144,7 +127,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = translate(error)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
+        if ours := translate(error):
+            raise ours from error
+        raise

@@ -11,7 +11,6 @@ from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
 from ..errors import UpstreamError, describe
 from ..settings import Settings
 from .deadline import Deadline
-from .retry_after import retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,8 @@ def _error(state: RetryCallState) -> UpstreamError:
 
 
 def _wait(state: RetryCallState) -> float:
-    """What OpenAI asks for, on any failure; else backoff."""
-    return retry_after(_error(state).__cause__) or backoff(state)
+    """What OpenAI asks for; else backoff."""
+    return _error(state).retry_after or backoff(state)
 
 
 def _log(state: RetryCallState) -> None:

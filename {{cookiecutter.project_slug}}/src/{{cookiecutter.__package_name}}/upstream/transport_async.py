@@ -14,7 +14,6 @@ import httpx2
 import yarl
 
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
-from .error_bodies import may_hold_error, set_status
 
 # Limits for one response. aiohttp's defaults would reject responses that httpx accepts.
 MAX_HEADERS = 1000
@@ -108,10 +107,3 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._session.close()
-
-
-async def correct_status(response: httpx2.Response) -> None:
-    """If a 200 has an error in its body, set the status that the error names."""
-    if may_hold_error(response):
-        await response.aread()
-        set_status(response)

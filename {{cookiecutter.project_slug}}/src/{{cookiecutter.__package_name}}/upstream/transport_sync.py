@@ -20,7 +20,6 @@ from urllib3.connection import HTTPConnection
 
 from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS
 from .deadline import Deadline
-from .error_bodies import may_hold_error, set_status
 from .sockets import PART_BYTES, Call, Response, Route, as_httpx_errors, current_call
 
 # Poll interval of the watchdog: how late a call is aborted after its deadline or a disconnect.
@@ -192,10 +191,3 @@ class Transport(httpx2.BaseTransport):
         with suppress(IndexError):  # emptied meanwhile by other threads
             while self._idle[0].idle_since < since:
                 self._idle.popleft().close()
-
-
-def correct_status(response: httpx2.Response) -> None:
-    """If a 200 has an error in its body, set the status that the error names."""
-    if may_hold_error(response):
-        response.read()
-        set_status(response)
