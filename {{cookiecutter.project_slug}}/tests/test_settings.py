@@ -44,24 +44,25 @@ def test_the_documentation_names_every_setting(name: str) -> None:
     assert [field for field in settings.Settings.model_fields if field.upper() not in text] == []
 
 
-def test_empty_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nothing", ["", "  ", '""', "''", "' '"])
+def test_empty_and_blank_mean_unset(nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unset = load(monkeypatch)
     optional = [
         name.upper() for name in settings.Settings.model_fields if name.upper() not in ENOUGH
     ]
-    assert load(monkeypatch, **dict.fromkeys(optional, "")) == unset
-    message = refusal(monkeypatch, **dict.fromkeys(ENOUGH, ""))
+    assert load(monkeypatch, **dict.fromkeys(optional, nothing)) == unset
+    message = refusal(monkeypatch, **dict.fromkeys(ENOUGH, nothing))
     assert message.startswith("OPENAI_API_KEY is not set: ")
     assert "OPENAI_MODEL is not set: " in message
 
 
-def test_white_space_around_a_value_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also that of a key: the line end of a file, as in a secret of Kubernetes."""
+def test_white_space_and_quotes_around_a_value_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line end of a file, as in a secret of Kubernetes; the quotes of `docker --env-file`."""
     loaded = load(
         monkeypatch,
-        OPENAI_API_KEY=f" {KEY}\n",
-        OPENAI_MODEL=" gpt-padded ",
-        OPENAI_BASE_URL=" http://127.0.0.1:1/v1 ",
+        OPENAI_API_KEY=f" '{KEY}'\n",
+        OPENAI_MODEL="' gpt-padded '",
+        OPENAI_BASE_URL=' "http://127.0.0.1:1/v1" ',
         PORT=" 81\n",
     )
     assert loaded.openai_api_key.get_secret_value() == KEY
@@ -91,7 +92,7 @@ def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path: Path) -
         (f"{KEY}\x07", "OPENAI_API_KEY has white space, quotes or characters"),
         (f"{KEY}é", "OPENAI_API_KEY has white space, quotes or characters"),
         (KEY.replace("t-", "t "), "OPENAI_API_KEY has white space, quotes or characters"),
-        (f'"{KEY}"', "OPENAI_API_KEY has white space, quotes or characters"),
+        (f'"{KEY}', "OPENAI_API_KEY has white space, quotes or characters"),
         ("sk-...", "OPENAI_API_KEY is a placeholder"),
         ("your-api-key", "OPENAI_API_KEY is a placeholder"),
         ("<OPENAI_API_KEY>", "OPENAI_API_KEY is a placeholder"),
@@ -144,7 +145,6 @@ def test_no_real_key_is_taken_for_a_placeholder(monkeypatch: pytest.MonkeyPatch)
         ("OPENAI_BASE_URL", "https://x/v1?key=hunter2"),
         ("OPENAI_BASE_URL", "https://x/v1?"),
         ("OPENAI_BASE_URL", "https://x/v1#hunter2"),
-        ("OPENAI_MODEL", " "),
         ("OPENAI_MODEL", 'gpt-4"'),
         ("OPENAI_MODEL", os.fsdecode(b"gpt-\xff")),
         ("ALLOWED_MODELS", '["gpt-a", "gpt-b"]'),

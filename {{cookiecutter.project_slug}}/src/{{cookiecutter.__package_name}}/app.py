@@ -88,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         # Generated clients name their functions after the operation ids.
         generate_unique_id_function=lambda route: route.name,
+        # Otherwise, the JSON in the events of a stream would be documented as objects.
+        separate_input_output_schemas=False,
         responses=OTHER_PROBLEMS,
     )
     # Innermost first.

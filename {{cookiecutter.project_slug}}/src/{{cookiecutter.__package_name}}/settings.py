@@ -1,10 +1,18 @@
 """The settings and their validation. `environment.load_settings` reads them."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import httpx2
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SECONDS = 86_400  # a day; far larger numbers overflow timers and sockets
@@ -47,6 +55,15 @@ def _api_key(secret: SecretStr, info: ValidationInfo) -> SecretStr:
     return secret
 
 
+def _matching(pattern: str, sentence: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(sentence)
+        return text
+
+    return AfterValidator(check)
+
+
 def _split(value: object) -> object:
     """Split at commas. pydantic-settings alone would expect JSON."""
     if not isinstance(value, str):
@@ -55,13 +72,14 @@ def _split(value: object) -> object:
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
-ModelName = Annotated[str, Field(pattern=r"""^[^"'\[\]]+$""")]
+# Unpaired surrogates come from an environment that is not UTF-8.
+ModelName = Annotated[str, _matching(r"""[^"'\[\]\ud800-\udfff]+""", "is no name of a model")]
 
 
 class Settings(BaseSettings):
     """Each field is set by the environment variable of the same name in upper case.
 
-    Unset and empty mean the same.
+    Unset, empty and blank mean the same.
     """
 
     model_config = SettingsConfigDict(
@@ -107,7 +125,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
-    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
+    root_path: Annotated[str, _matching(r"(/[\w.~-]+)*", "must be a path such as /chat")] = ""
     """The prefix of the URL under which a reverse proxy serves this service, such as `/chat`."""
     workers: int = Field(default=1, gt=0, le=1_000)
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
@@ -116,3 +134,12 @@ class Settings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
     log_format: Annotated[Literal["console", "json"], BeforeValidator(str.lower)] = "console"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_quotes(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`docker run --env-file` keeps the quotes that a shell or a `.env` would remove."""
+        for name, value in list(values.items()):
+            if isinstance(value, str):
+                values[name] = re.sub(r"""(?s)^(["'])(.*)\1$""", r"\2", value.strip()).strip()
+        return {name: value for name, value in values.items() if value != ""}

@@ -111,5 +111,5 @@ class ChatEvent(BaseModel):
 
 
 # OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). Some tools match the
-# schema with the whole text, others with the data of each event.
-ChatStream = str | ChatDelta | ChatDone | Problem
+# schema with the whole text, others with each event.
+ChatStream = str | ChatEvent

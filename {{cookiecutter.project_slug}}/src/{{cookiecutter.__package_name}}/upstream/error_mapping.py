@@ -91,7 +91,8 @@ def translate(error: BaseException) -> errors.UpstreamError | None:
         headers = error.response.headers
         if "x-should-retry" in headers and cls is not errors.UpstreamQuotaExhausted:
             ours.is_retryable = headers["x-should-retry"] == "true"
-        ours.retry_after = retry_after(headers)
+        if ours.is_retryable:
+            ours.retry_after = retry_after(headers)
         ours.upstream_request_id = error.request_id
     return ours
 
