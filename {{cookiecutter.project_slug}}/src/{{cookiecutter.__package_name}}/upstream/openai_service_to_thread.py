@@ -19,9 +19,8 @@ from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
 from .retries import policy
-from .sockets import Call
 from .streaming import LoopWaker, Stream
-from .transport import Transport
+from .transport import Call, Transport
 
 T = TypeVar("T")
 
