@@ -38,11 +38,6 @@ VARIANTS = {
                 "tests/upstream/test_openai_service.py"
             ),
         }
-        | (
-            {"src/PACKAGE/upstream/sockets_sync.py": "src/PACKAGE/upstream/sockets.py"}
-            if client == "sync"
-            else {}
-        )
         # The handlers of two styles are `async def`, the clients of two are sync.
         for style, handlers, client in (
             ("to_thread", "async", "sync"),

@@ -63,7 +63,6 @@ FILES = {
     "src/chat_service/upstream/openai_service.py",
     "src/chat_service/upstream/retries.py",
     "src/chat_service/upstream/retry_after.py",
-    "src/chat_service/upstream/sockets.py",
     "src/chat_service/upstream/sse.py",
     "src/chat_service/upstream/streaming.py",
     "src/chat_service/upstream/transport.py",

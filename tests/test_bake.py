@@ -21,7 +21,6 @@ STYLED = {
     "src/chat_service/api/dependencies.py",
     "src/chat_service/upstream/client.py",
     "src/chat_service/upstream/openai_service.py",
-    "src/chat_service/upstream/sockets.py",
     "src/chat_service/upstream/streaming.py",
     "src/chat_service/upstream/transport.py",
     "tests/upstream/test_openai_service.py",
@@ -33,8 +32,7 @@ IN_PYTHON = re.compile(rb"cookiecutter")  # an f-string doubles braces, too
 
 @pytest.mark.parametrize("style", STYLES)
 def test_has_exactly_the_files_that_it_should(baked: Bake, style: str) -> None:
-    absent = {"src/chat_service/upstream/sockets.py"} if style == "async" else set()
-    assert files(baked(handler_style=style)).keys() == FILES - absent
+    assert files(baked(handler_style=style)).keys() == FILES
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -87,7 +87,6 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
         "src/chat_service/api/dependencies.py": "dependencies_sync.py",
         "src/chat_service/upstream/client.py": "client_sync.py",
         "src/chat_service/upstream/openai_service.py": "openai_service_sync.py",
-        "src/chat_service/upstream/sockets.py": "sockets_sync.py",
         "src/chat_service/upstream/streaming.py": "streaming_sync.py",
         "src/chat_service/upstream/transport.py": "transport_sync.py",
         "tests/upstream/test_openai_service.py": "test_openai_service_sync.py",

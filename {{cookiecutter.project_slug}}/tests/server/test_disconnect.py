@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -17,6 +18,7 @@ from ..conftest import (
     Service,
     app,
     ask_without_reading,
+    connections,
     disconnect,
     events,
     key_check,
@@ -57,9 +59,10 @@ def test_a_call_under_way_is_closed(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_call_whose_client_left_is_not_connected_any_more(
+def test_a_call_whose_client_left_during_name_resolution_sends_nothing(
     endpoint: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It holds no request any more, and a connection that is still made is closed at once."""
     resolving, resolved = threading.Event(), threading.Event()
 
     def resolve(host: Any, *others: Any, **named: Any) -> Any:
@@ -77,12 +80,12 @@ def test_a_call_whose_client_left_is_not_connected_any_more(
         with serving(app.create_app(make_settings(offline, openai_base_url=url))) as service:
             with ask_without_reading(service, endpoint):
                 assert resolving.wait(10)
-            time.sleep(0.2)  # for the watchdog, which nobody can see from outside
-            resolved.set()
             service.settle()
-        upstream.settimeout(0)
-        with pytest.raises(BlockingIOError):
-            upstream.accept()
+            resolved.set()
+            upstream.settimeout(0.3)
+            with suppress(TimeoutError), upstream.accept()[0] as connection:
+                connection.settimeout(2)
+                assert connection.recv(65536) == b""
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -90,7 +93,11 @@ def test_a_call_whose_client_left_is_not_connected_any_more(
 def test_a_connection_that_is_never_made_is_closed(
     name: str, endpoint: str, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a server that begins no TLS nor a proxy that says nothing holds it."""
+    """Neither a server that begins no TLS nor a proxy that says nothing holds the request.
+
+    The socket is closed when the time to connect has passed, or before.
+    """
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -107,8 +114,11 @@ def test_a_connection_that_is_never_made_is_closed(
             with ask_without_reading(service, endpoint):
                 upstream, _ = silent.accept()
                 assert upstream.recv(65536)
+            left_at = time.monotonic()
+            service.settle()
+            assert time.monotonic() - left_at < 1.5
             with upstream:
-                upstream.settimeout(2)  # the time to connect is 5 s
+                upstream.settimeout(10)
                 assert upstream.recv(65536) == b""
 
 

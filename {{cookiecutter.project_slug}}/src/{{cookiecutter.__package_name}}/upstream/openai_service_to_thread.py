@@ -21,9 +21,8 @@ from .deadline import Deadline
 from .error_mapping import translated
 from .lifetime import Lifetime
 from .retries import policy
-from .sockets import Call
 from .streaming import LoopWaker, Stream
-from .transport import Transport
+from .transport import Call, Transport
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from openai import OpenAI
 
 from .error_bodies import raise_failure
 from .error_mapping import translated
-from .sockets import Call
+from .transport import Call
 
 T = TypeVar("T")
 

@@ -1,121 +1,201 @@
-"""An httpx transport with urllib3 connections, for the sync client.
+"""An httpx transport on urllib3's connection pools, for the sync client.
 
 httpx's pool scans all connections under one lock for each request; with hundreds of threads, they
-wait for that lock. This pool is a stack: the connection released last is used next.
+wait for that lock. urllib3's pool is a stack: the connection released last is used next.
 """
 
 import asyncio
+import http.client
 import math
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from typing import cast
+from contextvars import ContextVar
+from typing import Any, cast
 
 import httpx2
 import urllib3
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from .connections import CONNECT_SECONDS, KEEPALIVE_SECONDS
+from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
-from .sockets import PART_BYTES, Call, Response, Route, as_httpx_errors, current_call
+
+Flag = Callable[[], bool]
 
 # Poll interval of the watchdog: how late a call is aborted after its deadline or a disconnect.
 POLL_SECONDS = 0.05
 
 
+class Call:
+    """One call, with its connections, so that another thread can abort it.
+
+    A thread that is blocked in a socket operation cannot be cancelled. Shutting the socket down
+    from another thread makes the operation fail.
+    """
+
+    def __init__(self, deadline: Deadline, is_cancelled: Flag = lambda: False) -> None:
+        self._deadline = deadline
+        self._is_cancelled = is_cancelled
+        self.connections: set[_Connection] = set()
+
+    def is_over(self) -> bool:
+        return self._is_cancelled() or self._deadline.has_passed()
+
+    def abort(self) -> None:
+        """Shut the sockets down. Operations in progress fail, and so do later ones of this call."""
+        self._deadline.expire()
+        for connection in list(self.connections):
+            if connection.call is self:  # not a later one
+                # Not SSLSocket's own method: another thread may be using the TLS object.
+                with suppress(OSError):  # already closed
+                    socket.socket.shutdown(connection.plain, socket.SHUT_RDWR)
+
+    def outlive_deadline(self) -> None:
+        """From now on, only `abort` ends the call."""
+        self._deadline = Deadline(math.inf)
+
+    def check(self) -> None:
+        """Raise ReadError if the call was aborted, or its deadline has passed."""
+        if self._deadline.has_passed():
+            raise httpx2.ReadError("The call was aborted.")
+
+    def at_most(self, seconds: float) -> float:
+        """`seconds`, or less if the deadline is nearer."""
+        return min(seconds, self._deadline.remaining())
+
+
+# A context variable: the SDK, between `OpenAIService` and the transport, passes on no arguments.
+_current_call: ContextVar[Call] = ContextVar("_current_call")
+
+
+def _call() -> Call:
+    """The current call; a new one if the client is used outside of `OpenAIService.call`."""
+    return _current_call.get(None) or Call(Deadline(math.inf))
+
+
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        """Read the head of the response, and skip interim ones: http.client skips 100 only."""
+        super().begin()
+        while self.status < 200:  # interim responses are 1xx
+            self.headers = None  # type: ignore[assignment]  # otherwise it counts as read
+            super().begin()
+
+
 class _Connection(HTTPConnection):
-    """Sends head and body in one system call: after each, a thread must reacquire the GIL."""
+    response_class = _Response
+    connectors = ThreadPoolExecutor(100, "connector")  # limits the threads that hang
+    _body = b""
 
-    response_class = Response
+    def connect(self) -> None:
+        """Connect in another thread: name resolution and handshakes cannot be interrupted.
 
-    def __init__(self) -> None:
-        super().__init__("")  # `open` gets the host
-        self._origin = b""
-        self._plain: socket.socket | None = None
-        self._unsent = b""
-        self.idle_since = 0.0
+        Raises ReadError if the call ends meanwhile. The other thread then closes the connection
+        once it is made; the connect timeout applies to each address and each handshake.
+        """
+        call, connecting = _call(), self.connectors.submit(super().connect)
+        while not wait([connecting], POLL_SECONDS).done:
+            if call.is_over():
+                connecting.add_done_callback(lambda _: self.close())
+                raise httpx2.ReadError("The call was aborted.")
+        connecting.result()
 
-    def open(self, route: Route, url: httpx2.URL, seconds: float, call: Call) -> None:
-        """Attach the connection to the call. Connect it unless it is connected to that host."""
+    def request(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as in urllib3
+        """Attach the connection to the call, and send the request."""
+        if self.is_closed:
+            self.connect()
+        self.call, self.used_at = _call(), time.monotonic()
+        # The TCP socket or the one SSLSocket on it: TLS in TLS is an object around an SSLSocket.
+        self.plain = getattr(self.sock, "socket", self.sock)
+        self.call.connections.add(self)
+        self.call.check()  # for an `abort` that came before the connection was added
+        self.timeout = None  # only the deadline limits sending; urllib3 would use the connect time
+        self._body = options.pop("body")
+        super().request(*args, **options)
 
-        def attach(sock: socket.socket) -> None:
-            self._plain = sock
-            call.attach(self, sock)
-
-        origin = url.raw_scheme + url.netloc
-        if self._plain and self._origin == origin and self.is_connected:
-            attach(self._plain)
-        else:
-            self.close()
-            self.sock, self._origin = route.open(url, seconds, call, attach), origin
+    def send(self, data: bytes) -> None:  # type: ignore[override]  # urllib3 passes bytes
+        """Send head and body in one system call: after each, a thread must reacquire the GIL."""
+        body, self._body = self._body, b""
+        super().send(data + body)
 
     @property
     def is_connected(self) -> bool:
-        """Whether it is open and has no unread data, which would corrupt the next response."""
+        """Whether it is open and has no unread data, which would corrupt the next response.
+
+        The pool asks when it takes the connection. urllib3's own check would miss data that TLS
+        has already decrypted.
+        """
+        self.call = _call()  # from now on, the call before cannot abort it
         try:
             self.sock.settimeout(0)
             self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            return False
+        except (OSError, AttributeError) as error:  # AttributeError: it is closed
+            return isinstance(error, (BlockingIOError, ssl.SSLWantReadError))
         return False
 
-    def send(self, data: bytes) -> None:  # type: ignore[override]  # urllib3 passes bytes
-        self._unsent += data
-        if len(self._unsent) >= PART_BYTES:
-            self.flush()
 
-    def flush(self) -> None:
-        unsent, self._unsent = memoryview(self._unsent), b""
-        with suppress(ConnectionError):  # the upstream may have answered and closed early
-            for start in range(0, len(unsent), PART_BYTES):
-                self.sock.sendall(unsent[start : start + PART_BYTES])
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same over TLS, also in a proxy's tunnel."""
 
-    def close(self) -> None:
-        super().close()
-        self._unsent = b""
-        if self._plain:  # may be in the middle of a handshake
-            self._plain.close()
-            self._plain = None
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+@contextmanager
+def _as_httpx_errors() -> Iterator[None]:
+    """Convert urllib3's exceptions to those that the SDK expects."""
+    try:
+        yield
+    except urllib3.exceptions.HTTPError as error:
+        is_timeout = isinstance(error, urllib3.exceptions.TimeoutError)
+        if is_timeout and not isinstance(error, urllib3.exceptions.NewConnectionError):
+            raise httpx2.ReadTimeout(str(error)) from error
+        raise httpx2.NetworkError(str(error)) from error
 
 
 class _Body(httpx2.SyncByteStream):
-    def __init__(self, response: urllib3.BaseHTTPResponse, release: Callable[[bool], None]) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
-        self._release = release
-        self._is_complete = False
-        self._is_closed = False
+        self._connection = cast("_Connection", response.connection)
+        self._call = self._connection.call
 
     def __iter__(self) -> Iterator[bytes]:
-        with as_httpx_errors(httpx2.ReadTimeout):
-            while read := self._response.read1(PART_BYTES, decode_content=False):
+        with _as_httpx_errors():
+            while read := self._response.read1(decode_content=False):
                 yield read
-        self._is_complete = True
 
     def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._release(self._is_complete)
-            self._response.close()
+        self._response.close()  # and the connection, unless the body was read to its end
+        self._call.connections.discard(self._connection)
 
 
 class Transport(httpx2.BaseTransport):
     def __init__(self, base_url: str) -> None:
-        self._route = Route(base_url)
-        self._idle: deque[_Connection] = deque()
         self._calls: set[Call] = set()
+        tls, proxy = tls_context(), proxy_for(httpx2.URL(base_url))
+        # maxsize 0: the pool has no limit, and is empty at first.
+        options: dict[str, Any] = {"ssl_context": tls, "maxsize": 0, "retries": False}
+        self._pools = urllib3.PoolManager(**options)
+        if proxy:
+            url = httpx2.URL(proxy)
+            credentials = f"{url.username}:{url.password}" if url.userinfo else None
+            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=credentials)
+            self._pools = urllib3.ProxyManager(proxy, proxy_ssl_context=tls, **options)
+        self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     @contextmanager
-    def calling(
-        self, deadline: Deadline, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[Call]:
+    def calling(self, deadline: Deadline, is_cancelled: Flag = lambda: False) -> Iterator[Call]:
         """The watchdog aborts requests in the block at the deadline or once `is_cancelled()`."""
         call = Call(deadline, is_cancelled)
-        token = current_call.set(call)
+        token = _current_call.set(call)
         self._calls.add(call)
         try:
             yield call
@@ -124,61 +204,33 @@ class Transport(httpx2.BaseTransport):
             raise
         finally:
             self._calls.discard(call)
-            current_call.reset(token)
+            _current_call.reset(token)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        call = current_call.get(None)
-        if call is None:  # the client was used outside of `OpenAIService.call`
-            with self.calling(Deadline(math.inf)):
-                return self.handle_request(request)
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = _Connection()
-
-        def release(is_complete: bool) -> None:
-            call.detach(connection)  # before another call can attach it
-            if not is_complete or call.is_aborted:
-                connection.close()
-            # Also if closed: `open` then connects it again.
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
-
-        try:
-            response = self._exchange(connection, request, call)
-        except BaseException:
-            release(is_complete=False)
-            raise
-        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in response.headers.items()]
-        return httpx2.Response(response.status, headers=headers, stream=_Body(response, release))
-
-    def _exchange(
-        self, connection: _Connection, request: httpx2.Request, call: Call
-    ) -> urllib3.HTTPResponse:
-        """Send the request, and read the head of the response."""
-        timeouts = request.extensions["timeout"]
-        with as_httpx_errors(httpx2.ConnectTimeout):
-            seconds = timeouts["connect"] or CONNECT_SECONDS
-            connection.open(self._route, request.url, seconds, call)
-        target, proxy_headers = self._route.target(request.url)
-        headers = dict(request.headers) | proxy_headers
-        has_body = "content-length" in headers or "transfer-encoding" in headers
-        body = cast("httpx2.SyncByteStream", request.stream) if has_body else None
-        with as_httpx_errors(httpx2.WriteTimeout):
-            connection.timeout = timeouts["write"]
-            connection.request(request.method, target, body, headers, preload_content=False)
-            connection.flush()
-        with as_httpx_errors(httpx2.ReadTimeout):
-            connection.timeout = timeouts["read"]
-            return connection.getresponse()
+        body, timeouts = request.read(), request.extensions["timeout"]
+        # Capitalized: for a proxy, urllib3 sets defaults for `Host` and `Accept`.
+        headers = {name.title(): value for name, value in request.headers.items()}
+        if headers.pop("Transfer-Encoding", None):
+            headers["Content-Length"] = str(len(body))
+        with _as_httpx_errors():
+            response = self._pools.urlopen(
+                request.method,
+                str(request.url),
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=timeouts["connect"], read=timeouts["read"]),
+                redirect=False,
+                preload_content=False,
+            )
+        raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in response.headers.items()]
+        return httpx2.Response(response.status, headers=raw, stream=_Body(response))
 
     async def watch(self) -> None:
         """The watchdog: aborts cancelled and expired calls, and closes idle connections."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            for call in list(self._calls):
-                if call.is_over():
-                    call.abort()
+            for call in filter(Call.is_over, list(self._calls)):
+                call.abort()
             self._close_idle(since=time.monotonic() - KEEPALIVE_SECONDS)
 
     def close(self) -> None:
@@ -188,6 +240,9 @@ class Transport(httpx2.BaseTransport):
         self._close_idle(since=math.inf)
 
     def _close_idle(self, since: float) -> None:
-        with suppress(IndexError):  # emptied meanwhile by other threads
-            while self._idle[0].idle_since < since:
-                self._idle.popleft().close()
+        for key in self._pools.pools.keys():  # noqa: SIM118 - it forbids iteration
+            pool: Any = self._pools.pools[key].pool
+            with pool.mutex:  # no thread can take a connection meanwhile
+                for connection in filter(None, pool.queue):
+                    if connection.sock and connection.used_at < since:
+                        connection.close()
