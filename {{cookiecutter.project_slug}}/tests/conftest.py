@@ -101,11 +101,11 @@ class Service:
         return len(self.server.server_state.tasks)
 
     def settle(self) -> None:
-        """Wait until nothing runs any more, not even what was done for callers who left."""
+        """Wait until no request is in flight, not even one whose client has disconnected."""
         url = httpx2.URL(self.url)
         with socket.create_connection((url.host, url.port or 0)) as last:
             last.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
-            while last.recv(4096):  # all who came before have been heard by then
+            while last.recv(4096):  # the server has seen all earlier connections by then
                 pass
         wait_until(lambda: not self.running())
 
@@ -124,18 +124,18 @@ def ask_without_reading(
     body = json.dumps(question)
     head = f"POST {endpoint} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
     url = httpx2.URL(service.url)
-    with socket.socket() as caller:
-        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        caller.connect((url.host, url.port or 0))
-        caller.sendall(f"{head}content-type: application/json\r\n\r\n{body}".encode())
-        yield caller
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((url.host, url.port or 0))
+        client.sendall(f"{head}content-type: application/json\r\n\r\n{body}".encode())
+        yield client
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
-    """Give a busy machine time, but not for ever."""
+    """Give a busy machine time, within a limit."""
     ends_at = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < ends_at, "waited in vain"
+        assert time.monotonic() < ends_at, "it did not happen in time"
         time.sleep(0.002)
 
 
@@ -194,7 +194,7 @@ def _used() -> list[Service]:
 
 @pytest.fixture
 def offline(_offline: OfflineOpenAI, _used: list[Service]) -> OfflineOpenAI:
-    """With nothing left of the tests before: neither scripted, nor received, nor on its way."""
+    """With an empty script, no received requests, and none of earlier tests in flight."""
     while _used:
         _used.pop().settle()
     _offline.reset()
@@ -253,7 +253,7 @@ def serve(_offline: OfflineOpenAI, _used: list[Service]) -> Iterator[Callable[..
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a test is not about the waits, they are not worth the time."""
+    """For tests that are not about the waits between attempts."""
     monkeypatch.setattr(retries, "backoff", wait_none())
 
 

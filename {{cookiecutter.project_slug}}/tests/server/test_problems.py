@@ -213,7 +213,7 @@ def test_a_failure_inside_a_stream_becomes_its_last_event(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_callers_get_openais_request_id_but_not_its_words(
+def test_clients_get_openais_request_id_but_not_its_words(
     endpoint: str, hasty: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong key: {KEY}"))
@@ -224,7 +224,7 @@ def test_callers_get_openais_request_id_but_not_its_words(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_callers_get_no_request_id_that_is_none(
+def test_clients_get_no_malformed_request_id(
     endpoint: str, hasty: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(Scripted(status=401, headers={"x-request-id": KEY}))
