@@ -110,6 +110,7 @@ def test_a_client_that_reads_slowly_slows_the_upstream_down(
     """The buffers of the sockets fill, and no memory of the service's."""
     offline.script(Scripted(reply="x" * 100_000, words=400))
     with ask_without_reading(patient, "/v1/chat/stream"):
+        wait_until(lambda: offline.received)
         time.sleep(0.3)
         assert not offline.received[0].finished
     wait_until(lambda: offline.received[0].left_at)
