@@ -80,7 +80,7 @@ def test_passes_its_own_tests(template: Path, tmp_path: Path, venv: Path, style:
     project = bake(template, tmp_path, handler_style=style)
     ignored = [f"--ignore=tests/{name}.py" for name in STYLE_INDEPENDENT]
 
-    options = ("-n", "4", "--dist", "worksteal", *ignored)
+    options = ("-n", "3", "--dist", "worksteal", *ignored)
     done = run(venv / "pytest", *options, cwd=project, PYTHONPATH=str(project / "src"))
 
     assert done.returncode == 0

@@ -1,1 +1,1 @@
-"""The service over real sockets, between a caller and the offline OpenAI."""
+"""The service over real sockets, between a client and the offline OpenAI."""

@@ -12,6 +12,12 @@ from dev.offline_openai import OfflineOpenAI
 ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a test may write a `.env`."""
+    monkeypatch.chdir(tmp_path)
+
+
 def load(monkeypatch: pytest.MonkeyPatch, **env: str) -> settings.Settings:
     for name, value in (ENOUGH | env).items():
         monkeypatch.setenv(name, value)

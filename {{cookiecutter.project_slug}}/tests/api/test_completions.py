@@ -371,9 +371,9 @@ def test_a_model_may_reason_for_longer_than_the_deadline(
     """Once its stream has begun: here an empty chunk, then blank lines, byte by byte."""
     service = serve(attempt_timeout_seconds=None, deadline_seconds=1)
     body = (
-        'data:{"choices":[{}]}\n\n' + "\n" * 200 + f"data:{json.dumps(chunk())}\n\ndata:[DONE]\n\n"
+        'data:{"choices":[{}]}\n\n' + "\n" * 500 + f"data:{json.dumps(chunk())}\n\ndata:[DONE]\n\n"
     )
-    offline.script(Scripted(body=body, content_type="text/event-stream", chunk_delay=0.005))
+    offline.script(Scripted(body=body, content_type="text/event-stream", chunk_delay=0.002))
     assert streamed(service)[:2] == ("Hello.", "done")
     assert len(offline.received) == 1
 

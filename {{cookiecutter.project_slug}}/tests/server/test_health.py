@@ -35,9 +35,9 @@ def test_probes_are_answered_while_calls_are_slow(
     """With more calls than any pool has threads; a blocked event loop would answer them first."""
     service = serve(attempt_timeout_seconds=20, deadline_seconds=20)
     offline.script(Scripted(delay=15, times=60))
-    with ExitStack() as callers:
+    with ExitStack() as clients:
         for _ in range(60):
-            callers.enter_context(ask_without_reading(service, "/v1/chat"))
+            clients.enter_context(ask_without_reading(service, "/v1/chat"))
         wait_until(lambda: offline.received)
         for _ in range(5):
             assert service.client.get("/livez").is_success

@@ -27,7 +27,7 @@ def test_every_answer_has_a_request_id(service: Service) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["/livez", "/v1/chat", "/v1/chat/stream", "/nowhere"])
-def test_a_well_formed_request_id_of_the_callers_is_kept(endpoint: str, service: Service) -> None:
+def test_a_well_formed_request_id_of_the_client_is_kept(endpoint: str, service: Service) -> None:
     response = service.client.request("POST", endpoint, headers={"x-request-id": "a-1.b_2"})
     assert response.headers.get_list("x-request-id") == ["a-1.b_2"]
 
@@ -51,7 +51,7 @@ def test_a_request_leaves_a_line(service: Service, caplog: pytest.LogCaptureFixt
     assert vars(line)["duration_ms"] >= 0
 
 
-def test_a_caller_who_left_leaves_a_line(
+def test_a_client_disconnect_is_logged(
     service: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     offline.script(Scripted(status=500, headers={"retry-after": "1"}))

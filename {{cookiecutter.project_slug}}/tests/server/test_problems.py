@@ -212,7 +212,7 @@ def test_a_failure_inside_a_stream_becomes_its_last_event(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_callers_get_openais_request_id_but_not_its_words(
+def test_clients_get_openais_request_id_but_not_its_words(
     endpoint: str, hasty: Service, offline: OfflineOpenAI
 ) -> None:
     offline.script(Scripted(status=401, code="invalid_api_key", message=f"Wrong key: {KEY}"))
@@ -220,6 +220,14 @@ def test_callers_get_openais_request_id_but_not_its_words(
     assert response.json()["upstream_request_id"].startswith("req_offline_")
     assert KEY not in response.text
     assert "Wrong key" not in response.text
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_clients_get_no_malformed_request_id(
+    endpoint: str, hasty: Service, offline: OfflineOpenAI
+) -> None:
+    offline.script(Scripted(status=401, headers={"x-request-id": KEY}))
+    assert KEY not in hasty.post(endpoint).text
 
 
 def test_openais_words_inside_a_stream_stay_here(hasty: Service, offline: OfflineOpenAI) -> None:

@@ -145,11 +145,14 @@ def test_a_failed_connection_is_logged_with_its_innermost_cause(
         )
         with serving(app.create_app(known)) as service:
             wait_until(lambda: "OPENAI_API_KEY is not checked yet" in caplog.text)
-            service.chat()
+            problem = service.chat().json()
     messages = [record.getMessage() for record in caplog.records]
     check = next(message for message in messages if "OPENAI_API_KEY" in message)
     (attempt,) = [message for message in messages if message.startswith("attempt 1 failed")]
     (failure,) = [message for message in messages if message.startswith("upstream-")]
+    expected = "upstream-timeout" if kind == "no answer" else "upstream-unreachable"
+    assert problem["type"] == f"urn:problem-type:{expected}"
+    assert bool(offline.received) is (kind in ("dropped", "proxy refuses"))
     # Each library has its own words: one has RemoteDisconnected.
     assert at_check.lower() in check.lower()
     assert at_call.lower() in attempt.lower()

@@ -5,7 +5,8 @@ import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from ..conftest import (
     Service,
     app,
+    ask_without_reading,
     connections,
     key_check,
     make_settings,
@@ -26,7 +28,25 @@ from dev.offline_openai import OfflineOpenAI, Scripted, running
 UNREACHABLE = "urn:problem-type:upstream-unreachable"
 
 
-@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "HTTPS_PROXY"])
+@pytest.fixture
+def _no_key_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx2, which makes it, forgets a connection that it has not completed."""
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+
+
+@pytest.fixture(params=["OPENAI_BASE_URL", "HTTPS_PROXY"])
+def silent(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _no_key_check: None
+) -> Iterator[tuple[socket.socket, str]]:
+    """A server that begins no TLS or a silent proxy, and a base URL that leads to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        if request.param == "HTTPS_PROXY":
+            monkeypatch.setenv("HTTPS_PROXY", address)
+            address = "openai.test"
+        yield listener, f"https://{address}/v1"
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
@@ -38,51 +58,76 @@ UNREACHABLE = "urn:problem-type:upstream-unreachable"
 def test_a_connection_that_is_never_made_ends_in_time(
     changed: dict[str, Any],
     expected: str,
-    name: str,
+    silent: tuple[socket.socket, str],
+    offline: OfflineOpenAI,
+) -> None:
+    known = make_settings(offline, openai_base_url=silent[1], max_attempts=1, **changed)
+    with serving(app.create_app(known)) as service:
+        started = time.monotonic()
+        problem = service.chat().json()
+        assert time.monotonic() - started < 4, "took the time of connecting"
+    assert problem["type"] == f"urn:problem-type:{expected}"
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat", "/v1/chat/stream"])
+def test_a_connection_that_is_never_made_holds_no_request_whose_client_left(
+    endpoint: str,
+    silent: tuple[socket.socket, str],
     offline: OfflineOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither a server that begins no TLS nor a proxy that says nothing keeps a client longer."""
-    # httpx, which asks about the key, forgets a connection whose proxy has not answered.
-    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        if name == "HTTPS_PROXY":
-            monkeypatch.setenv(name, address)
-            address = "openai.test"
-        url = f"https://{address}/v1"
-        known = make_settings(offline, openai_base_url=url, max_attempts=1, **changed)
-        with serving(app.create_app(known)) as service:
-            started = time.monotonic()
-            problem = service.chat().json()
-            assert time.monotonic() - started < 4, "took the time of connecting"
-    assert problem["type"] == f"urn:problem-type:{expected}"
+    """Its socket is closed when the time to connect has passed, or before."""
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 2)
+    listener, url = silent
+    known = make_settings(
+        offline, openai_base_url=url, attempt_timeout_seconds=20, deadline_seconds=20
+    )
+    with serving(app.create_app(known)) as service:
+        with ask_without_reading(service, endpoint):
+            upstream, _ = listener.accept()
+            assert upstream.recv(65536)
+        left_at = time.monotonic()
+        service.settle()
+        assert time.monotonic() - left_at < 1.5
+        with upstream:
+            upstream.settimeout(10)
+            assert upstream.recv(65536) == b""
+
+
+@contextmanager
+def full_listener() -> Iterator[tuple[str, int]]:
+    """The address of a server that has no room for further connections: they get no answer."""
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            client = sockets.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        yield full.getsockname()
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have the name openai.test resolved to these addresses."""
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
+        hosts = addresses if host in ("openai.test", b"openai.test") else (host,)
+        return [found for host in hosts for found in getaddrinfo(host, *others, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 def test_a_host_whose_addresses_are_all_silent_ends_with_the_deadline(
     offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not with a deadline for each of them."""
-    getaddrinfo = socket.getaddrinfo
-
-    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
-        if host in ("openai.test", b"openai.test"):
-            return 9 * getaddrinfo("127.0.0.1", *others, **named)
-        return getaddrinfo(host, *others, **named)
-
-    with ExitStack() as sockets:
-        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # more than it has room for, so that the next get no answer
-            caller = sockets.enter_context(socket.socket())
-            caller.setblocking(False)
-            caller.connect_ex(full.getsockname())
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        url = f"http://openai.test:{full.getsockname()[1]}/v1"
+    with full_listener() as (_, port):
+        resolve_to(monkeypatch, *9 * ["127.0.0.1"])
         changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.5, "max_attempts": 1}
-        known = make_settings(offline, openai_base_url=url, **changed)
-        with serving(app.create_app(known)) as service:
+        url = f"http://openai.test:{port}/v1"
+        with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
             started = time.monotonic()
-            problem = service.chat().json()
+            problem = it.chat().json()
             assert time.monotonic() - started < 3
     assert problem["type"] == "urn:problem-type:deadline-exceeded"
 
@@ -110,32 +155,16 @@ def test_a_hung_name_resolution_ends_with_the_deadline(
     assert problem["type"] == "urn:problem-type:deadline-exceeded"
 
 
+@pytest.mark.usefixtures("_no_key_check")  # it would try them as well
 def test_a_connection_that_is_made_after_the_deadline_is_closed(
     offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread may be connecting then, and has more addresses to try."""
     monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.5)
-    # The key check would try them as well.
-    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
-    getaddrinfo = socket.getaddrinfo
-
-    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
-        if host not in ("openai.test", b"openai.test"):
-            return getaddrinfo(host, *others, **named)
-        silent = getaddrinfo("127.0.0.1", *others, **named)
-        return silent + getaddrinfo("127.0.0.2", *others, **named)
-
-    with ExitStack() as sockets:
-        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        port = full.getsockname()[1]
-        other = sockets.enter_context(socket.create_server(("127.0.0.2", port)))
-        for _ in range(3):  # more than it has room for, so that the next get no answer
-            caller = sockets.enter_context(socket.socket())
-            caller.setblocking(False)
-            caller.connect_ex(full.getsockname())
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        url = f"http://openai.test:{port}/v1"
+    with full_listener() as (_, port), socket.create_server(("127.0.0.2", port)) as other:
+        resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
         changed = {"attempt_timeout_seconds": 20, "deadline_seconds": 0.1, "max_attempts": 1}
+        url = f"http://openai.test:{port}/v1"
         with serving(app.create_app(make_settings(offline, openai_base_url=url, **changed))) as it:
             assert it.chat().json()["type"] == "urn:problem-type:deadline-exceeded"
         other.settimeout(1)
@@ -147,14 +176,7 @@ def test_a_connection_that_is_made_after_the_deadline_is_closed(
 def test_the_next_address_of_a_host_is_tried(
     offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolve(host: Any, *others: Any, **named: Any) -> list[Any]:
-        if host not in ("openai.test", b"openai.test"):
-            return getaddrinfo(host, *others, **named)
-        refusing = getaddrinfo("127.0.0.2", *others, **named)
-        return refusing + getaddrinfo("127.0.0.1", *others, **named)
-
-    getaddrinfo = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")  # the first refuses
     url = offline.url.replace("127.0.0.1", "openai.test")
     known = make_settings(offline, openai_base_url=url, max_attempts=1)
     with serving(app.create_app(known)) as service:
@@ -190,12 +212,12 @@ def answer_twice(listener: socket.socket, pause: float, accepted: list[socket.so
             threading.Thread(target=serve, args=(client,), daemon=True).start()
 
 
+@pytest.mark.usefixtures("_no_key_check")
 @pytest.mark.parametrize("pause", [0, 0.05], ids=["at once", "later"])
 def test_an_answer_that_nobody_asked_for_is_given_to_nobody(
-    pause: float, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+    pause: float, offline: OfflineOpenAI
 ) -> None:
     """And its connection is not used again, unless it came with the answer and is dropped."""
-    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
     accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_twice, args=(listener, pause, accepted), daemon=True).start()
@@ -294,7 +316,7 @@ def test_a_long_body_arrives_whole(service: Service, offline: OfflineOpenAI) -> 
 
 
 def test_an_answer_may_come_before_the_body_is_read(offline: OfflineOpenAI) -> None:
-    """Of somebody, say, who refuses what is too long, and hangs up."""
+    """Of a server, say, that refuses what is too long and closes the connection."""
 
     def serve() -> None:
         with suppress(OSError):
@@ -336,10 +358,8 @@ def echo(connection: socket.socket) -> None:
             )
 
 
-def test_interim_responses_are_skipped(
-    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+@pytest.mark.usefixtures("_no_key_check")
+def test_interim_responses_are_skipped(offline: OfflineOpenAI) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         threading.Thread(target=answer_after_early_hints, args=(listener,), daemon=True).start()

@@ -1,16 +1,16 @@
 """What `OpenAIService.call` gives to any endpoint; tests/test_recipes.py has more of it."""
 
 import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
+from importlib import import_module
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Request
 
 from ..conftest import (
-    KEY,
     PACKAGE,
     Service,
     app,
@@ -18,6 +18,7 @@ from ..conftest import (
     make_settings,
     openai_service,
     serving,
+    settings,
     wait_until,
 )
 from dev.offline_openai import OfflineOpenAI, Scripted
@@ -109,55 +110,39 @@ def test_calls_outside_of_a_request_queue_and_retry_too(offline: OfflineOpenAI) 
     assert len(offline.received) == 4
 
 
-SCRIPT = f"""
-import asyncio
-import sys
-from contextlib import aclosing
+@pytest.fixture
+def _no_web_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports of the package begin anew, and those of a web framework fail."""
+    frameworks = ("fastapi", "starlette", "uvicorn")
+    for name in list(sys.modules):
+        if name.partition(".")[0] in (PACKAGE, *frameworks):
+            monkeypatch.delitem(sys.modules, name)
+    for name in frameworks:
+        monkeypatch.setitem(sys.modules, name, None)
 
-for name in ("fastapi", "starlette", "uvicorn"):
-    sys.modules[name] = None  # importing it fails
 
-from {PACKAGE}.environment import load_settings
-from {PACKAGE}.upstream.openai_service import OpenAIService
-
-
-async def main():
-    settings = load_settings()
-    model = settings.openai_model
-    async with OpenAIService.open(settings) as service:
-        models = await asyncio.to_thread(service.call, lambda client: client.models.list())
+async def call_and_stream(service: Any, known: settings.Settings) -> tuple[int, list[str]]:
+    async with service.OpenAIService.open(known) as opened:
+        models = await asyncio.to_thread(opened.call, lambda client: client.models.list())
         events = await asyncio.to_thread(
-            service.stream,
-            lambda client: client.responses.create(model=model, input="Hello", stream=True),
+            opened.stream,
+            lambda client: client.responses.create(model="m", input="Hello", stream=True),
         )
         async with aclosing(events):
-            types = [event.type async for event in events]
-    print(len(models.data), types[0], types[-1])
+            return len(models.data), [event.type async for event in events]
 
 
-asyncio.run(main())
-"""
-
-
+@pytest.mark.usefixtures("_no_web_framework")
 def test_a_script_needs_no_web_framework(offline: OfflineOpenAI) -> None:
     """It gets the retries too. `call` and `stream` run in threads, as in `def` handlers."""
     offline.script(
         Scripted(path="/v1/models", status=500), Scripted(path="/v1/responses", status=500)
     )
-    environment = {
-        "OPENAI_API_KEY": KEY,
-        "OPENAI_BASE_URL": offline.url,
-        "OPENAI_MODEL": "gpt-test",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout == "1 response.created response.completed\n"
+    with pytest.raises(ImportError):
+        import_module(f"{PACKAGE}.app")
+    service = import_module(f"{PACKAGE}.upstream.openai_service")
+    number, types = asyncio.run(call_and_stream(service, make_settings(offline)))
+    assert (number, types[0], types[-1]) == (1, "response.created", "response.completed")
     assert [request.path for request in offline.received] == [
         *["/v1/models"] * 2,
         *["/v1/responses"] * 2,

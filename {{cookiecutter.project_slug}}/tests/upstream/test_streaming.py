@@ -61,7 +61,7 @@ def test_a_stream_in_any_legal_form_is_relayed(
     assert last == ("done", DONE)
 
 
-def test_who_forgets_to_say_done_is_forgiven(service: Service, offline: OfflineOpenAI) -> None:
+def test_a_stream_may_end_without_done(service: Service, offline: OfflineOpenAI) -> None:
     body = stream_of(*CHUNKS, end="")
     offline.script(Scripted(body=body, content_type="text/event-stream"))
     assert events(service.stream())[-1] == ("done", DONE)
@@ -97,7 +97,7 @@ def broken(listener: socket.socket) -> None:
             client.sendall(b"no size\r\n")
 
 
-def test_an_upstream_that_breaks_http_does_not_keep_the_caller(offline: OfflineOpenAI) -> None:
+def test_an_upstream_that_breaks_http_does_not_keep_the_client(offline: OfflineOpenAI) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         threading.Thread(target=broken, args=(listener,), daemon=True).start()
@@ -144,7 +144,7 @@ def test_a_connection_whose_body_ends_late_is_used_again(
 def test_an_upstream_that_does_not_end_keeps_nobody(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    """After the last event the caller has all there is; the connection is closed soon."""
+    """The client has its response after the last event; the connection is closed soon."""
     service = serve(attempt_timeout_seconds=60)
     body = stream_of(*CHUNKS)
     offline.script(
@@ -250,7 +250,7 @@ def test_what_is_no_exception_fails_the_call_too(offline: OfflineOpenAI) -> None
 
 def test_a_wait_that_is_cancelled_ends_no_stream_silently(offline: OfflineOpenAI) -> None:
     """Either the rest of the events still comes, or there is an error."""
-    offline.script(Scripted(path="/v1/responses", reply="one two", chunk_delay=0.2))
+    offline.script(Scripted(path="/v1/responses", reply="one two", chunk_delay=0.05))
 
     async def run() -> None:
         async with (

@@ -73,6 +73,10 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
 }
 
 
+# Request ids of OpenAI and Azure. Other values might be a secret, and clients see the id.
+REQUEST_ID = re.compile(r"req_\w{1,64}|[0-9a-f-]{32,36}")
+
+
 def translate(error: BaseException) -> errors.UpstreamError | None:
     """Our exception for one of the SDK's; None if `error` is none of those."""
     by_class = next((BY_CLASS[c] for c in type(error).__mro__ if c in BY_CLASS), None)
@@ -93,7 +97,8 @@ def translate(error: BaseException) -> errors.UpstreamError | None:
             ours.is_retryable = headers["x-should-retry"] == "true"
         if ours.is_retryable:
             ours.retry_after = retry_after(headers)
-        ours.upstream_request_id = error.request_id
+        if REQUEST_ID.fullmatch(error.request_id or ""):
+            ours.upstream_request_id = error.request_id
     return ours
 
 
