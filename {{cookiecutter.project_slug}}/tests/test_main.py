@@ -323,7 +323,8 @@ def check_workers() -> None:
     with (
         ended_processes() as (owners, ended),
         started(
-            at_check=Scripted(path="/v1", status=503, times=4),  # before listening and after
+            # Before listening and after.
+            at_check=Scripted(path="/v1/models", status=404, code="model_not_found", times=2),
             WORKERS="2",
             **SETTINGS,
             **owners,
@@ -341,7 +342,7 @@ def check_workers() -> None:
         assert status == 0
         check_log(printed, 2)
         # At the first of two checks, so by one process.
-        assert printed.count("answered 503") == 1
+        assert printed.count("answered 404") == 1
         servers = [int(pid) for pid in re.findall(r"Finished server process \[(\d+)\]", printed)]
         assert len(servers) == 2
         check_exit(ended, servers, [service.popen.pid, *servers])

@@ -147,7 +147,8 @@ def test_where_the_model_is_no_verdict_a_dry_call_is(
         (no(404), WRONG, "404"),
         (no(405), WRONG, "405"),
         (PAGE, WRONG, "200 text/html"),
-        (Scripted(status=403, body="<html>", content_type="text/html"), REJECTED, "403 text/html"),
+        (Scripted(status=403, body="<html>", content_type="text/html"), WRONG, "403 text/html"),
+        (Scripted(status=403, body="", content_type="text/plain"), REJECTED, "403 text/plain"),
         (
             Scripted(status=400, body="Client sent HTTP to HTTPS.", content_type="text/plain"),
             WRONG,

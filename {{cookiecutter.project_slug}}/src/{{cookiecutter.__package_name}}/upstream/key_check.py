@@ -129,7 +129,9 @@ def _dry_call_status(
     if error.status_code >= 500 or error.status_code == 407:  # 407: from a proxy
         return KeyStatus.UNREACHABLE
     # Where no code says so, a 404 is not about the model: the dry call's URL does not have it.
-    if error.status_code == 404 and not (by_code(error) or model in response.text):
+    is_about_model = by_code(error) or model in response.text
+    is_html = response.headers.get("content-type", "").startswith("text/html")
+    if is_html or (error.status_code == 404 and not is_about_model):
         return KeyStatus.WRONG_ADDRESS
     ours = translate(error)
     if verdict := VERDICTS.get(type(ours)):
