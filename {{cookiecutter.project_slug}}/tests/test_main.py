@@ -329,6 +329,8 @@ def check_workers() -> None:
             **owners,
         ) as (service, url, offline),
     ):
+        # The second may start later than the first answers.
+        wait_until(lambda: service.log.read_text().count("startup complete") == 2, seconds=60)
         check_requests(url, offline)
         offline.script(Scripted(reply="one two", chunk_delay=0.5))
         with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as finishing:
