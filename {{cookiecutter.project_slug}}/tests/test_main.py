@@ -330,6 +330,8 @@ def check_workers() -> None:
             **owners,
         ) as (service, url, offline),
     ):
+        # The second may start later than the first answers.
+        wait_until(lambda: service.log.read_text().count("startup complete") == 2, seconds=60)
         check_requests(url, offline)
         # uvicorn ends a worker that is still starting by the signal, without atexit handlers.
         wait_until(lambda: service.log.read_text().count("startup complete") == 2, 60)
