@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -20,6 +21,7 @@ from ..conftest import (
     make_settings,
     serving,
     settings,
+    streaming,
     transport,
     wait_until,
 )
@@ -301,12 +303,63 @@ def test_the_environment_names_a_proxy(
     assert (problem["type"] == UNREACHABLE) is not is_used
 
 
+def test_a_proxy_gets_the_credentials_in_its_url(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = offline.url.removeprefix("http://").removesuffix("/v1")
+    monkeypatch.setenv("HTTP_PROXY", f"http://us%40er:pass@{address}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    known = make_settings(offline, openai_base_url="http://openai.invalid/v1")
+    with serving(app.create_app(known)) as service:
+        service.chat()  # is refused: the offline OpenAI is no proxy
+    headers = offline.received[-1].headers
+    assert headers["host"] == "openai.invalid"
+    assert b64decode(headers["proxy-authorization"].removeprefix("Basic ")) == b"us@er:pass"
+
+
 def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.2)
     with running() as offline, serving(app.create_app(make_settings(offline))) as service:
         for _ in range(2):
             assert service.chat().is_success
             wait_until(lambda: not offline.connections)
+
+
+def test_a_connection_stays_open_after_its_stream(
+    service: Service, offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time to drain the body is over, too: the body has been read."""
+    monkeypatch.setattr(streaming, "DRAIN_SECONDS", 0.1, raising=False)
+    assert "event: done" in service.stream().text
+    before = set(offline.connections)
+    time.sleep(0.3)
+    assert before
+    assert before <= offline.connections
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's
+def test_the_time_to_connect_is_no_limit_for_sending(
+    offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(key_check.KeyCheck, "run", lambda _: asyncio.sleep(0))
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as client:
+            time.sleep(0.6)  # meanwhile the buffers are full
+            while client.recv(1 << 20)[-2:] != b"]}":
+                pass
+            client.sendall(completion("at last"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        changed = {"max_attempts": 1, "max_body_bytes": 10**8, "attempt_timeout_seconds": 20}
+        known = make_settings(offline, openai_base_url=url, deadline_seconds=20, **changed)
+        with serving(app.create_app(known)) as service:
+            messages = [{"role": "user", "content": "x" * 1000}] * 12_000
+            assert service.chat(messages=messages).json()["reply"] == "at last"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_long_body_arrives_whole(service: Service, offline: OfflineOpenAI) -> None:

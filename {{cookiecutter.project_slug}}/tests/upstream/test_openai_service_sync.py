@@ -45,6 +45,19 @@ def twice(request: Request, service: dependencies.Service) -> int:
     return len(first.data + second.data)
 
 
+@router.get("/generated")
+def generated(service: dependencies.Service) -> object:
+    parts = [b'{"model": "m", ', b'"messages": [{"role": "user", "content": "?"}]}']
+    return service.call(
+        lambda client: client.post(
+            "/chat/completions",
+            cast_to=object,
+            content=iter(parts),
+            options={"headers": {"content-type": "application/json"}},
+        )
+    )
+
+
 @router.get("/files")
 def files(service: dependencies.Service) -> list[str]:
     return [file.id for file in service.call(lambda client: client.files.list())]
@@ -70,6 +83,11 @@ def test_a_resource_may_describe_its_own_failure(service: Service, offline: Offl
 
 def test_a_request_in_flight_may_call_again_while_the_service_stops(service: Service) -> None:
     assert service.client.get("/v1/twice").json() == 2
+
+
+def test_a_body_of_unknown_length_arrives_whole(service: Service, offline: OfflineOpenAI) -> None:
+    assert service.client.get("/v1/generated").is_success
+    assert offline.received[0].body["messages"] == [{"role": "user", "content": "?"}]
 
 
 PAGE = """{
