@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from ..conftest import (
+    QUESTION,
     Service,
     app,
     dependencies,
@@ -83,6 +84,22 @@ def test_what_has_come_together_goes_on_together(service: Service, offline: Offl
     *deltas, _ = events(service.stream())
     assert "".join(data["text"] for _, data in deltas) == "one " * 500
     assert len(deltas) < 100
+
+
+def test_a_client_that_pauses_gets_the_whole_stream(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    """Meanwhile all buffers are full; then they are emptied and filled again."""
+    service = serve(attempt_timeout_seconds=20, deadline_seconds=20)
+    offline.script(Scripted(reply="x" * 100_000, words=200))
+    with service.client.stream("POST", "/v1/chat/stream", json=QUESTION) as response:
+        received = response.iter_bytes()
+        first = next(received)
+        time.sleep(0.3)
+        assert not offline.received[0].finished
+        whole = first + b"".join(received)
+    assert whole.count(b"x" * 100_000) == 200
+    assert b"event: done" in whole
 
 
 def broken(listener: socket.socket) -> None:
