@@ -18,7 +18,6 @@ STYLED = {
     "pyproject.toml",  # one depends on aiohttp, the others on urllib3
     "src/chat_service/api/chat.py",
     "src/chat_service/api/chat_events.py",
-    "src/chat_service/api/dependencies.py",
     "src/chat_service/upstream/client.py",
     "src/chat_service/upstream/openai_service.py",
     "src/chat_service/upstream/streaming.py",

@@ -95,13 +95,13 @@ class OpenAIService:
         def open_stream(call: Call) -> Stream[T]:
             stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
-            concurrent.futures.wait([stream.first_event], call.at_most(math.inf))
+            concurrent.futures.wait([stream.first_event], call.deadline.remaining())
             if self._is_cancelled() or not stream.first_event.done():
                 stream.first_event.cancel()
                 stream.abort()
                 raise TimeoutError  # of the deadline, unless the client has disconnected
             stream.first_event.result()
-            call.outlive_deadline()
+            call.deadline = Deadline(math.inf)  # from now on, only `abort` ends the call
             return stream
 
         stream = self._begin(open_stream)

@@ -4,6 +4,7 @@ On the event loop, the sync client would block the loop and with it every other 
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -95,7 +96,7 @@ class OpenAIService:
             except asyncio.CancelledError:
                 stream.abort()
                 raise
-            call.outlive_deadline()
+            call.deadline = Deadline(math.inf)  # from now on, only `abort` ends the call
             return stream
 
         stream = await self._begin(open_stream)

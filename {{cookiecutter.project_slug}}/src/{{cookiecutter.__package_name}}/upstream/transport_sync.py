@@ -37,43 +37,33 @@ class Call:
     """
 
     def __init__(self, deadline: Deadline, is_cancelled: Flag = lambda: False) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self._is_cancelled = is_cancelled
         self.connections: set[_Connection] = set()
 
     def is_over(self) -> bool:
-        return self._is_cancelled() or self._deadline.has_passed()
+        return self._is_cancelled() or self.deadline.has_passed()
 
     def abort(self) -> None:
         """Shut the sockets down. Operations in progress fail, and so do later ones of this call."""
-        self._deadline.expire()
+        self.deadline.expire()
         for connection in list(self.connections):
             if connection.call is self:  # not a later one
                 # Not SSLSocket's own method: another thread may be using the TLS object.
                 with suppress(OSError):  # already closed
                     socket.socket.shutdown(connection.plain, socket.SHUT_RDWR)
 
-    def outlive_deadline(self) -> None:
-        """From now on, only `abort` ends the call."""
-        self._deadline = Deadline(math.inf)
-
     def check(self) -> None:
         """Raise ReadError if the call was aborted, or its deadline has passed."""
-        if self._deadline.has_passed():
+        if self.deadline.has_passed():
             raise httpx2.ReadError("The call was aborted.")
 
-    def at_most(self, seconds: float) -> float:
-        """`seconds`, or less if the deadline is nearer."""
-        return min(seconds, self._deadline.remaining())
 
+# For requests outside of `OpenAIService.call`.
+_ANY_CALL = Call(Deadline(math.inf))
 
 # A context variable: the SDK, between `OpenAIService` and the transport, passes on no arguments.
-_current_call: ContextVar[Call] = ContextVar("_current_call")
-
-
-def _call() -> Call:
-    """The current call; a new one if the client is used outside of `OpenAIService.call`."""
-    return _current_call.get(None) or Call(Deadline(math.inf))
+_current_call = ContextVar("_current_call", default=_ANY_CALL)
 
 
 class _Response(http.client.HTTPResponse):
@@ -96,7 +86,7 @@ class _Connection(HTTPConnection):
         Raises ReadError if the call ends meanwhile. The other thread then closes the connection
         once it is made; the connect timeout applies to each address and each handshake.
         """
-        call, connecting = _call(), self.connectors.submit(super().connect)
+        call, connecting = _current_call.get(), self.connectors.submit(super().connect)
         while not wait([connecting], POLL_SECONDS).done:
             if call.is_over():
                 connecting.add_done_callback(lambda _: self.close())
@@ -107,7 +97,7 @@ class _Connection(HTTPConnection):
         """Attach the connection to the call, and send the request."""
         if self.is_closed:
             self.connect()
-        self.call, self.used_at = _call(), time.monotonic()
+        self.call, self.used_at = _current_call.get(), time.monotonic()
         # The TCP socket or the one SSLSocket on it: TLS in TLS is an object around an SSLSocket.
         self.plain = getattr(self.sock, "socket", self.sock)
         self.call.connections.add(self)
@@ -128,7 +118,7 @@ class _Connection(HTTPConnection):
         The pool asks when it takes the connection. urllib3's own check would miss data that TLS
         has already decrypted.
         """
-        self.call = _call()  # from now on, the call before cannot abort it
+        self.call = _current_call.get()  # from now on, the call before cannot abort it
         try:
             self.sock.settimeout(0)
             self.sock.recv(1)
