@@ -71,12 +71,8 @@ def test_a_connection_that_is_never_made_ends_in_time(
     assert problem["type"] == f"urn:problem-type:{expected}"
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/chat", "/v1/chat/stream"])
 def test_a_connection_that_is_never_made_holds_no_request_whose_client_left(
-    endpoint: str,
-    silent: tuple[socket.socket, str],
-    offline: OfflineOpenAI,
-    monkeypatch: pytest.MonkeyPatch,
+    silent: tuple[socket.socket, str], offline: OfflineOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its socket is closed when the time to connect has passed, or before."""
     monkeypatch.setattr(connections, "CONNECT_SECONDS", 2)
@@ -85,15 +81,19 @@ def test_a_connection_that_is_never_made_holds_no_request_whose_client_left(
         offline, openai_base_url=url, attempt_timeout_seconds=20, deadline_seconds=20
     )
     with serving(app.create_app(known)) as service:
-        with ask_without_reading(service, endpoint):
-            upstream, _ = listener.accept()
-            assert upstream.recv(65536)
+        with (
+            ask_without_reading(service, "/v1/chat"),
+            ask_without_reading(service, "/v1/chat/stream"),
+        ):
+            accepted = [listener.accept()[0] for _ in range(2)]
+            assert all(upstream.recv(65536) for upstream in accepted)
         left_at = time.monotonic()
         service.settle()
         assert time.monotonic() - left_at < 1.5
-        with upstream:
-            upstream.settimeout(10)
-            assert upstream.recv(65536) == b""
+        for upstream in accepted:
+            with upstream:
+                upstream.settimeout(10)
+                assert upstream.recv(65536) == b""
 
 
 @contextmanager
