@@ -38,6 +38,11 @@ VARIANTS = {
                 "tests/upstream/test_openai_service.py"
             ),
         }
+        | (
+            {"src/PACKAGE/upstream/call_sync.py": "src/PACKAGE/upstream/call.py"}
+            if client == "sync"
+            else {}
+        )
         # The handlers of two styles are `async def`, the clients of two are sync.
         for style, handlers, client in (
             ("to_thread", "async", "sync"),

@@ -52,6 +52,7 @@ FILES = {
     "src/chat_service/server/shutdown.py",
     "src/chat_service/settings.py",
     "src/chat_service/upstream/__init__.py",
+    "src/chat_service/upstream/call.py",
     "src/chat_service/upstream/client.py",
     "src/chat_service/upstream/concurrency.py",
     "src/chat_service/upstream/connections.py",

@@ -84,6 +84,7 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
         "LICENSE": "LICENSE_MIT",
         "src/chat_service/api/chat.py": "chat_sync.py",
         "src/chat_service/api/chat_events.py": "chat_events_sync.py",
+        "src/chat_service/upstream/call.py": "call_sync.py",
         "src/chat_service/upstream/client.py": "client_sync.py",
         "src/chat_service/upstream/openai_service.py": "openai_service_sync.py",
         "src/chat_service/upstream/streaming.py": "streaming_sync.py",

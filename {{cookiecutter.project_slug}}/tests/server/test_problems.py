@@ -41,6 +41,8 @@ PROBLEMS = [
 ]
 
 BROKEN_REPLIES = [
+    "[" * 100_000,
+    '{"error":' * 100_000,
     "<html>Sign in to the hotel's network</html>",
     "{",
     "[]",
@@ -53,6 +55,7 @@ BROKEN_REPLIES = [
 ]
 
 BROKEN_STREAMS = [
+    "data: " + "[" * 100_000 + "\n\n",
     "<html>Sign in to the hotel's network</html>",
     "data: {\n\n",
     "data: []\n\n",

@@ -221,6 +221,53 @@ def test_a_stream_that_ends_and_one_that_is_closed_free_one_slot_each(
     asyncio.run(run())
 
 
+def test_a_stream_that_fails_frees_its_slot(offline: OfflineOpenAI) -> None:
+    """So that a fallback can be called at once."""
+    offline.script(Scripted(path="/v1/responses", reply="one two", error_after=1))
+    settings = make_settings(offline, max_concurrency=1, max_queue=0, **PATIENT)
+
+    async def run() -> None:
+        async with openai_service.OpenAIService.open(settings) as service:
+            failing = await opened(service)
+            with pytest.raises(errors.UpstreamError):
+                _ = [event async for event in failing]
+            async with aclosing(await opened(service)):
+                pass
+
+    asyncio.run(run())
+
+
+async def read_to_its_end(service: openai_service.OpenAIService) -> None:
+    _ = [event async for event in await opened(service)]
+
+
+async def fetch_file(service: openai_service.OpenAIService) -> None:
+    called: Any = await asyncio.to_thread(service.call, lambda client: client.files.content("id"))
+    await called
+
+
+@pytest.mark.parametrize(
+    ("run", "path", "attempts"),
+    [(fetch_file, "/v1/files", 2), (read_to_its_end, "/v1/responses", 1)],
+)
+def test_a_body_that_is_cut_is_no_answer(
+    run: Callable[[Any], Any], path: str, attempts: int, offline: OfflineOpenAI
+) -> None:
+    """Also if it is neither JSON nor sent in HTTP chunks."""
+    body = "data: {}\n\n" * 99
+    sse = "text/event-stream"
+    offline.script(Scripted(path=path, body=body, content_type=sse, cut_after=400, times=2))
+    settings = make_settings(offline, max_attempts=2, **PATIENT)
+
+    async def open_and_run() -> None:
+        async with openai_service.OpenAIService.open(settings) as service:
+            await run(service)
+
+    with pytest.raises(errors.UpstreamUnreachable):
+        asyncio.run(open_and_run())
+    assert len(offline.received) == attempts
+
+
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_stream_that_an_endpoint_leaves_open_ends_with_the_request(
     status: int, offline: OfflineOpenAI

@@ -21,7 +21,7 @@ JsonObject = dict[str, Any]
 TEXT_TYPES = ("text", "output_text")
 
 # What reading a malformed reply raises; pydantic's ValidationError is a ValueError.
-UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False) -> JsonObject:

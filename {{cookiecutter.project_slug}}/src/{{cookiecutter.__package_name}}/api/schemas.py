@@ -97,7 +97,7 @@ class ChatDone(ChatMetadata):
 
 
 def event_name(event: ChatDelta | ChatDone) -> str | None:
-    """None, to send nothing, for a delta without text: it only ends the retries."""
+    """None, to send nothing, for an empty delta: it only marks the stream as begun."""
     if isinstance(event, ChatDone):
         return "done"
     return "delta" if event.text else None
@@ -110,6 +110,6 @@ class ChatEvent(BaseModel):
     data: Json[ChatDelta | ChatDone | Problem]
 
 
-# OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). Some tools match the
-# schema with the whole text, others with each event.
+# OpenAPI 3.1 has no keyword for the events of a stream (3.2 has `itemSchema`). This fits the tools
+# that validate the whole text, and those that validate each event.
 ChatStream = str | ChatEvent

@@ -34,7 +34,7 @@ class StreamedReply:
         """
         texts: list[str] = []
         had_begun = self._has_begun
-        # A server that does not stream sends JSON: then `read` is all of it.
+        # A server that does not stream sends JSON: the HTTP client has read all of it.
         self.is_over = self._is_json and read.startswith(b"{")
         try:
             for data in [read] if self.is_over else self._decoder.feed(read):

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Like nginx's `send_timeout`: otherwise a client that stops reading would keep its slot forever.
-# Checked at this interval, so that it takes effect after up to twice the time.
+# Checked once per interval: a request is cancelled after one to two of them.
 SEND_TIMEOUT_SECONDS = 60.0
 
 
@@ -49,7 +49,7 @@ class _Client:
         self, scope: Scope, receive: Receive, send: Send, handling: anyio.CancelScope
     ) -> None:
         self.was_interrupted = False
-        """Say by `task.cancel()`, of which AnyIO does not know."""
+        """For example by `task.cancel()`, which AnyIO's scope does not see."""
         self._receive = receive
         self._send = send
         self._handling = handling

@@ -51,8 +51,8 @@ class EventStream(StreamingResponse):
     event is `error`, with a problem as data.
     """
 
-    # No class attribute `media_type`: FastAPI would document the events as a string. It reads the
-    # documented status from the default of `status_code`.
+    # No class attribute `media_type`: FastAPI would document the events as a string. `status_code`
+    # has a default because FastAPI reads the documented status from it.
     def __init__(
         self, source: Source[Data], name: Callable[[Data], str | None], status_code: int = 200
     ) -> None:

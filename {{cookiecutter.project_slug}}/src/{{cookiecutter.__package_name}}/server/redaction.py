@@ -20,8 +20,8 @@ class RedactingRecordFactory:
     def add_secret(self, secret: str) -> None:
         if len(secret) >= MIN_SECRET_LENGTH:
             self._secrets.add(secret)
-        # Reversed: a secret comes before its own prefixes. The last pattern matches other keys and
-        # partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
+        # In reverse order, so that a secret matches before its own prefixes. The last pattern is
+        # for other keys and partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
         secrets = map(re.escape, sorted(self._secrets, reverse=True))
         self._pattern = re.compile("|".join([*secrets, r"\bsk-[\w*.-]{4,}"]))
 

@@ -51,9 +51,9 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(min(self._queue_timeout, deadline.remaining())):
                 await asyncio.wrap_future(ticket)
         except BaseException as error:
-            with self._lock, suppress(ValueError):  # `release` has already removed it
+            with self._lock, suppress(ValueError):  # ValueError: `release` has removed it
                 self._queue.remove(ticket)
-            if not ticket.cancel():  # `release` has just granted it the slot
+            if not ticket.cancel():  # `release` was first and has granted the slot: pass it on
                 self.release()
             if not isinstance(error, TimeoutError):
                 raise

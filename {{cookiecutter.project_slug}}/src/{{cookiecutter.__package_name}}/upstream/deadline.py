@@ -22,7 +22,7 @@ class Deadline:
         return self.remaining() <= TIMER_RESOLUTION
 
     def expire(self) -> None:
-        """Expire now, so that a cancelled call in a thread starts no further attempt or wait."""
+        """Expire now: the thread of an aborted call then starts no further attempt or wait."""
         self._ends_at = time.monotonic()
 
     @contextmanager

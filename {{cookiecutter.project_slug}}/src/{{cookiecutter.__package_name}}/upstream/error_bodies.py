@@ -17,7 +17,7 @@ def read_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON
     Accepts control characters in strings, and replaces invalid UTF-8 and unpaired surrogates.
 
     Raises:
-        ValueError: `data` is not JSON.
+        ValueError, RecursionError: `data` is not JSON, or nested too deep.
     """
     try:
         return from_json(data)
@@ -32,7 +32,7 @@ def error_in(data: bytes, response: httpx2.Response) -> openai.APIStatusError | 
     It equals what the SDK would have raised for the status that the error names.
 
     Raises:
-        ValueError: `data` is not JSON.
+        ValueError, RecursionError: as `read_json`.
     """
     if b'"error"' not in data:  # fast path: all forms of an error have it, few replies do
         return None
@@ -67,7 +67,7 @@ def set_status(response: httpx2.Response) -> None:
     The body has been read.
     """
     if may_hold_error(response):
-        with suppress(ValueError):  # not JSON: the code that parses the reply will raise
+        with suppress(ValueError, RecursionError):  # the code that parses the reply will raise
             if error := error_in(response.content, response):
                 response.status_code = error.status_code
 

@@ -73,7 +73,7 @@ BY_CLASS: dict[type[BaseException], type[errors.UpstreamError]] = {
 }
 
 
-# Request ids of OpenAI and Azure. Other values might be a secret, and clients see the id.
+# Request ids of OpenAI and Azure. Clients see the id: a value of another form might be a secret.
 REQUEST_ID = re.compile(r"req_\w{1,64}|[0-9a-f-]{32,36}")
 
 

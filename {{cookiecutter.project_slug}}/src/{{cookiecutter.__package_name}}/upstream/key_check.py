@@ -41,7 +41,7 @@ class KeyStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-# Failures that settle the check, whichever of the two requests they answer.
+# Failures of either request that settle the check.
 VERDICTS: dict[type[object] | None, KeyStatus] = {
     UpstreamCredentials: KeyStatus.REJECTED,
     UpstreamModelUnavailable: KeyStatus.MODEL_UNAVAILABLE,

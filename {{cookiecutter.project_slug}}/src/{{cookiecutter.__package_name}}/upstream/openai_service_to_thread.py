@@ -16,6 +16,7 @@ from openai import OpenAI
 from tenacity import AsyncRetrying
 
 from ..settings import Settings
+from .call import Call
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
@@ -23,7 +24,7 @@ from .error_mapping import translated
 from .lifetime import Lifetime
 from .retries import policy
 from .streaming import LoopWaker, Stream
-from .transport import Call, Transport
+from .transport import Transport
 
 T = TypeVar("T")
 

@@ -55,11 +55,11 @@ class Stream(Generic[T]):
             with translated():
                 event = await anext(self._events)
                 raise_failure(event)
-        except StopAsyncIteration:
-            await self.aclose()
-            raise
         except asyncio.CancelledError:
             self._was_cancelled = True
+            raise
+        except Exception:  # StopAsyncIteration, too
+            await self.aclose()
             raise
         return event
 

@@ -10,9 +10,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from openai import OpenAI
 
+from .call import Call
 from .error_bodies import raise_failure
 from .error_mapping import translated
-from .transport import Call
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ class Stream(Generic[T]):
         self._waker = waker
         self._call = call
         self._release = release
-        # Written by the thread, without a lock: each write is atomic, and precedes the wake-up.
+        # Written by the thread, without a lock: each write is atomic. `_error` is written before
+        # `_has_ended`, and all of them before the wake-up.
         self._events: deque[T] = deque()
         self._error: BaseException | None = None
         self._has_ended = False
@@ -127,8 +128,8 @@ class Stream(Generic[T]):
             await asyncio.sleep(0)
         while not self._events:
             if self._has_ended and not self._events:
+                await self.aclose()
                 if self._error is None:
-                    await self.aclose()
                     raise StopAsyncIteration
                 with translated():
                     raise self._error

@@ -9,61 +9,25 @@ import http.client
 import math
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any, cast
 
 import httpx2
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from .call import Call, current_call
 from .connections import KEEPALIVE_SECONDS, proxy_for, tls_context
 from .deadline import Deadline
 
-Flag = Callable[[], bool]
-
-# Poll interval of the watchdog: how late a call is aborted after its deadline or a disconnect.
+# Poll interval of the watchdog: at most this long after a disconnect, a call is aborted.
 POLL_SECONDS = 0.05
 
-
-class Call:
-    """One call, with its connections, so that another thread can abort it.
-
-    A thread that is blocked in a socket operation cannot be cancelled. Shutting the socket down
-    from another thread makes the operation fail.
-    """
-
-    def __init__(self, deadline: Deadline, is_cancelled: Flag = lambda: False) -> None:
-        self.deadline = deadline
-        self._is_cancelled = is_cancelled
-        self.connections: set[_Connection] = set()
-
-    def is_over(self) -> bool:
-        return self._is_cancelled() or self.deadline.has_passed()
-
-    def abort(self) -> None:
-        """Shut the sockets down. Operations in progress fail, and so do later ones of this call."""
-        self.deadline.expire()
-        for connection in list(self.connections):
-            if connection.call is self:  # not a later one
-                # Not SSLSocket's own method: another thread may be using the TLS object.
-                with suppress(OSError):  # already closed
-                    socket.socket.shutdown(connection.plain, socket.SHUT_RDWR)
-
-    def check(self) -> None:
-        """Raise ReadError if the call was aborted, or its deadline has passed."""
-        if self.deadline.has_passed():
-            raise httpx2.ReadError("The call was aborted.")
-
-
-# For requests outside of `OpenAIService.call`.
-_ANY_CALL = Call(Deadline(math.inf))
-
-# A context variable: the SDK, between `OpenAIService` and the transport, passes on no arguments.
-_current_call = ContextVar("_current_call", default=_ANY_CALL)
+READ_BYTES = 65_536
 
 
 class _Response(http.client.HTTPResponse):
@@ -71,13 +35,15 @@ class _Response(http.client.HTTPResponse):
         """Read the head of the response, and skip interim ones: http.client skips 100 only."""
         super().begin()
         while self.status < 200:  # interim responses are 1xx
-            self.headers = None  # type: ignore[assignment]  # otherwise it counts as read
+            self.headers = None  # type: ignore[assignment]  # if set, begin() does nothing
             super().begin()
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
-    connectors = ThreadPoolExecutor(100, "connector")  # limits the threads that hang
+    connectors = ThreadPoolExecutor(100, "connector")  # as many may hang in DNS or a handshake
+    owning = threading.Lock()
+    """Held to change or check which call a connection belongs to."""
     _body = b""
 
     def connect(self) -> None:
@@ -86,9 +52,10 @@ class _Connection(HTTPConnection):
         Raises ReadError if the call ends meanwhile. The other thread then closes the connection
         once it is made; the connect timeout applies to each address and each handshake.
         """
-        call, connecting = _current_call.get(), self.connectors.submit(super().connect)
+        call, connecting = current_call.get(), self.connectors.submit(super().connect)
         while not wait([connecting], POLL_SECONDS).done:
             if call.is_over():
+                connecting.cancel()  # if it has not begun
                 connecting.add_done_callback(lambda _: self.close())
                 raise httpx2.ReadError("The call was aborted.")
         connecting.result()
@@ -97,8 +64,8 @@ class _Connection(HTTPConnection):
         """Attach the connection to the call, and send the request."""
         if self.is_closed:
             self.connect()
-        self.call, self.used_at = _current_call.get(), time.monotonic()
-        # The TCP socket or the one SSLSocket on it: TLS in TLS is an object around an SSLSocket.
+        self.call, self.used_at = current_call.get(), time.monotonic()
+        # What owns the file descriptor: in TLS in TLS, `sock` wraps an SSLSocket.
         self.plain = getattr(self.sock, "socket", self.sock)
         self.call.connections.add(self)
         self.call.check()  # for an `abort` that came before the connection was added
@@ -118,13 +85,20 @@ class _Connection(HTTPConnection):
         The pool asks when it takes the connection. urllib3's own check would miss data that TLS
         has already decrypted.
         """
-        self.call = _current_call.get()  # from now on, the call before cannot abort it
+        with self.owning:  # from now on, the call before cannot abort it
+            self.call = current_call.get()
         try:
             self.sock.settimeout(0)
             self.sock.recv(1)
         except (OSError, AttributeError) as error:  # AttributeError: it is closed
             return isinstance(error, (BlockingIOError, ssl.SSLWantReadError))
         return False
+
+    def abort(self, call: Call) -> None:
+        # Not SSLSocket's own method: another thread may be using the TLS object.
+        with self.owning, suppress(OSError):  # OSError: it is already closed
+            if self.call is call:
+                socket.socket.shutdown(self.plain, socket.SHUT_RDWR)
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -159,8 +133,10 @@ class _Body(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         with _as_httpx_errors():
-            while read := self._response.read1(decode_content=False):
+            # With a number of bytes: without, urllib3 takes a body that is cut for complete.
+            while read := self._response.read1(READ_BYTES, decode_content=False):
                 yield read
+        self._call.check()  # an abort looks like the end of a body without a length
 
     def close(self) -> None:
         self._response.close()  # and the connection, unless the body was read to its end
@@ -182,10 +158,12 @@ class Transport(httpx2.BaseTransport):
         self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     @contextmanager
-    def calling(self, deadline: Deadline, is_cancelled: Flag = lambda: False) -> Iterator[Call]:
+    def calling(
+        self, deadline: Deadline, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Call]:
         """The watchdog aborts requests in the block at the deadline or once `is_cancelled()`."""
         call = Call(deadline, is_cancelled)
-        token = _current_call.set(call)
+        token = current_call.set(call)
         self._calls.add(call)
         try:
             yield call
@@ -194,7 +172,7 @@ class Transport(httpx2.BaseTransport):
             raise
         finally:
             self._calls.discard(call)
-            _current_call.reset(token)
+            current_call.reset(token)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         body, timeouts = request.read(), request.extensions["timeout"]
