@@ -50,12 +50,12 @@ def test_operation_ids_are_the_names_of_the_functions(service: Service) -> None:
         for path, operations in document(service)["paths"].items()
         for method, operation in operations.items()
     ]
-    assert sorted(ids) == [
+    assert {  # and those of further endpoints
         ("get", "/livez", "livez"),
         ("get", "/readyz", "readyz"),
         ("post", "/v1/chat", "chat"),
         ("post", "/v1/chat/stream", "chat_stream"),
-    ]
+    } <= set(ids)
 
 
 def test_a_problem_is_one_component(service: Service) -> None:

@@ -73,7 +73,9 @@ def _split(value: object) -> object:
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 # Unpaired surrogates come from an environment that is not UTF-8.
-ModelName = Annotated[str, _matching(r"""[^"'\[\]\ud800-\udfff]+""", "is no name of a model")]
+ModelName = Annotated[
+    str, _matching(r"""[^"'\[\]\ud800-\udfff]+""", "must be without quotes and brackets")
+]
 
 
 class Settings(BaseSettings):

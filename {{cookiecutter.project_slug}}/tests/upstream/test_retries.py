@@ -199,3 +199,13 @@ def test_a_wait_beyond_the_deadline_is_passed_on_to_the_client(
     assert time.monotonic() - started < 4, "waited for the deadline of 5 s"
     assert (response.status_code, response.headers["retry-after"]) == (503, told)
     assert len(offline.received) == 1
+
+
+def test_clients_are_not_told_to_wait_for_other_failures(
+    serve: Callable[..., Service], offline: OfflineOpenAI
+) -> None:
+    service = serve(max_attempts=1)
+    offline.script(Scripted(status=500, headers={"retry-after": "7"}))
+    response = service.chat()
+    assert response.status_code == 502
+    assert "retry-after" not in response.headers

@@ -79,7 +79,8 @@ def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) ->
 
 
 def to_response(error: ServiceError, errors: list[InvalidField] | None = None) -> Response:
-    after = error.retry_after
+    # Only with 503: the wait that OpenAI asks for after other failures is for our retries.
+    after = error.retry_after if error.status == HTTPStatus.SERVICE_UNAVAILABLE else None
     headers = None if after is None else {"Retry-After": str(math.ceil(after))}
     return _response(to_problem(error, errors), headers)
 

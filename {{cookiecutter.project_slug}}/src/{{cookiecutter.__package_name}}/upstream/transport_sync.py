@@ -208,8 +208,9 @@ class Transport(httpx2.BaseTransport):
         self._close_idle(since=math.inf)
 
     def _close_idle(self, since: float) -> None:
-        for key in self._pools.pools.keys():  # noqa: SIM118 - it forbids iteration
-            pool: Any = self._pools.pools[key].pool
+        pools = self._pools.pools
+        for found in filter(None, map(pools.get, pools.keys())):  # None: removed meanwhile
+            pool: Any = found.pool
             with pool.mutex:  # no thread can take a connection meanwhile
                 for connection in filter(None, pool.queue):
                     if connection.sock and connection.used_at < since:
