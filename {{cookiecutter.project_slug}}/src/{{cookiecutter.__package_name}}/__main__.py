@@ -2,9 +2,11 @@
 
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
+import tempfile
 from typing import NoReturn
 
 import uvicorn
@@ -12,7 +14,9 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from .app import create_app
+from .server.auth import is_loopback
 from .server.logging import configure_logging
+from .server.metrics import MULTIPROC_DIR
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import SettingsError
 from .upstream.connections import load_usable_settings
@@ -30,6 +34,13 @@ def main() -> None:
     try:
         settings = load_usable_settings()
         listener = listen(settings.host, settings.port)
+        address = listener.getsockname()[0]
+        if not (is_loopback(address) or settings.service_api_keys or settings.allow_anonymous):
+            raise SettingsError(
+                f"HOST={settings.host} lets other machines call OpenAI at your cost: set"
+                f" SERVICE_API_KEYS (`python -m {__package__}.keys new ID` makes one), or"
+                " ALLOW_ANONYMOUS=true."
+            )
         configure_logging(settings)
         # Before any worker starts, so that a rejected key ends the process with status 78.
         verdict = try_key_at_start(settings)
@@ -48,12 +59,15 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the application reads them, as TRUSTED_PROXIES says
     )
     host, port = listener.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info("Listening on http://%s (Ctrl-C stops the service)", address)
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        with tempfile.TemporaryDirectory(prefix="metrics-") as directory:
+            os.environ.setdefault(MULTIPROC_DIR, directory)  # the workers inherit it
+            Multiprocess(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
 

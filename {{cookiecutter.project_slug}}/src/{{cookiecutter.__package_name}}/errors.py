@@ -4,6 +4,9 @@ ServiceError
 ├── InvalidRequest                 422
 ├── BodyTooLarge                   413
 ├── ModelNotAllowed                400
+├── Unauthenticated                401
+├── RateLimited                    429
+├── LimitsUnavailable              503
 ├── Overloaded                     503
 ├── ShuttingDown                   503
 ├── DeadlineExceeded               504
@@ -21,7 +24,9 @@ ServiceError
     └── UpstreamTimeout            504
 """
 
+import math
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import ValidationError
@@ -38,10 +43,14 @@ class ServiceError(Exception):
     status: ClassVar[int]
     type: ClassVar[str]
     title: ClassVar[str]
+    headers: Mapping[str, str] = {}
+    """Further headers of the response."""
     detail: str | None = None
     """What the client can do about it."""
     retry_after: float | None = None
     """Seconds after which the client may try again."""
+    violated_policies: list[str] | None = None
+    """The limits that the client is over."""
     upstream_request_id: str | None = None
     """OpenAI's id of the failed request, for OpenAI's support."""
 
@@ -57,6 +66,33 @@ class BodyTooLarge(ServiceError):
 class ModelNotAllowed(ServiceError):
     status, type, title = 400, "model-not-allowed", "This service does not offer the model"
     detail = "Leave `model` out for the default."
+
+
+class Unauthenticated(ServiceError):
+    status, type, title = 401, "unauthenticated", "This service needs one of its keys"
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class RateLimited(ServiceError):
+    status, type, title = 429, "rate-limited", "The client is over its limit"
+
+    def __init__(
+        self, violated_policies: list[str], wait: float, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(", ".join(violated_policies))
+        self.violated_policies = violated_policies
+        self.headers = headers
+        if wait == math.inf:
+            self.detail = (
+                "It may cost more tokens than the whole limit: send less, or ask for less."
+            )
+        else:
+            self.retry_after = wait
+
+
+class LimitsUnavailable(ServiceError):
+    status, type, title = 503, "limits-unavailable", "This service cannot count requests now"
+    retry_after = 1.0
 
 
 class Overloaded(ServiceError):

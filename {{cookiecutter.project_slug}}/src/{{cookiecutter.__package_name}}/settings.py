@@ -1,9 +1,12 @@
 """The settings and their validation. `environment.load_settings` reads them."""
 
+import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from collections import Counter
+from typing import Annotated, Any, Literal, NamedTuple
 
 import httpx2
+from limits import parse_many
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -16,6 +19,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SECONDS = 86_400  # a day; far larger numbers overflow timers and sockets
+
+ORIGIN = "must be origins such as https://app.example.com"
 
 # OpenAI's keys are long and random; placeholders (`sk-...`, `your-api-key`) have few characters.
 MIN_DISTINCT_CHARACTERS = 16
@@ -71,6 +76,66 @@ def _split(value: object) -> object:
     return [item for item in value.split(",") if item.strip()]
 
 
+class ServiceKey(NamedTuple):
+    id: str
+    """Names the client in limits, logs and metrics."""
+    digest: str
+    """SHA-256 of the key, in hexadecimal."""
+
+
+class Window(NamedTuple):
+    quota: int
+    seconds: int
+
+
+def _service_keys(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.strip() for pair in value.split(",") if pair.strip()]
+    # `anonymous` is what logs and metrics call clients without a key.
+    pattern = r"(?!anonymous:)[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}"
+    if not all(re.fullmatch(pattern, pair) for pair in pairs):
+        raise ValueError("must be pairs id:hash as `python -m ….keys new ID` prints them")
+    keys = [ServiceKey(*pair.split(":")) for pair in pairs]
+    if max(Counter(key.id for key in keys).values(), default=0) > 2:  # old and new, in a rotation
+        raise ValueError("has more than two hashes for one id")
+    return tuple(keys)
+
+
+def _windows(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        windows = [Window(item.amount, item.get_expiry()) for item in parse_many(value)]
+    except ValueError:
+        windows = []
+    seconds = {window.seconds for window in windows}
+    if not windows or len(seconds) < len(windows) or not all(window.quota for window in windows):
+        raise ValueError("must be like `60/minute; 1000/day`, with each window once")
+    return tuple(windows)
+
+
+def _token_limit(windows: tuple[Window, ...], info: ValidationInfo) -> tuple[Window, ...]:
+    if windows and info.data.get("max_output_tokens") is None:
+        raise ValueError("needs MAX_OUTPUT_TOKENS: without it, a reply may cost any number")
+    return windows
+
+
+def _storage_uri(secret: SecretStr) -> SecretStr:
+    uri = secret.get_secret_value()
+    if not re.fullmatch(r"memory://|rediss?://[^\s?#]+", uri):
+        raise ValueError("must be memory:// or a URL such as redis://:password@host:6379/0")
+    return secret
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text.strip()))
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+
+
+Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(_windows)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 # Unpaired surrogates come from an environment that is not UTF-8.
 ModelName = Annotated[
@@ -124,6 +189,41 @@ class Settings(BaseSettings):
     queue_timeout_seconds: Seconds = 10
     """How long a call may queue."""
     max_body_bytes: PositiveInt = 1_048_576
+    max_messages: PositiveInt | None = None
+    """In one request."""
+    max_message_characters: PositiveInt | None = None
+    """In the text of one message."""
+    max_output_tokens: PositiveInt | None = None
+    """The most that requests may ask for, and what is sent for requests that name none."""
+
+    service_api_keys: Annotated[
+        tuple[ServiceKey, ...], NoDecode, BeforeValidator(_service_keys)
+    ] = ()
+    """Pairs `id:hash`, separated by commas. An id may have two, while its key is replaced."""
+    allow_anonymous: bool = False
+    """Whether clients may come without a key, even from other machines."""
+    public_docs: bool = False
+    """Whether the documentation can be read without a key."""
+    cors_origins: Annotated[
+        tuple[Annotated[str, _matching(r"\*|https?://[^/\s]+", ORIGIN)], ...],
+        NoDecode,
+        BeforeValidator(_split),
+    ] = ()
+    """Origins whose pages may call this service, separated by commas."""
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+    ] = ()
+    """Proxies whose `X-Forwarded-For` names the client: addresses or networks."""
+    rate_limit: Windows = ()
+    """Requests of each client, such as `60/minute; 1000/day`."""
+    token_limit: Annotated[Windows, AfterValidator(_token_limit)] = ()
+    """Tokens of each client, input and output, such as `200000/day`."""
+    rate_limit_storage_uri: Annotated[SecretStr, AfterValidator(_storage_uri)] = SecretStr(
+        "memory://"
+    )
+    """Where clients' requests and tokens are counted: `redis://…` for all processes together."""
+    rate_limit_fail_closed: bool = False
+    """Whether requests are refused while that storage is away, rather than counted locally."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
@@ -135,7 +235,10 @@ class Settings(BaseSettings):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
-    log_format: Annotated[Literal["console", "json"], BeforeValidator(str.lower)] = "console"
+    log_format: Annotated[Literal["console", "json"], BeforeValidator(str.lower)] | None = None
+    """Default: `console` if stderr is a terminal, else `json`."""
+    log_prompts: bool = False
+    """Whether to log what clients send to OpenAI, and its replies."""
 
     @model_validator(mode="before")
     @classmethod

@@ -217,7 +217,7 @@ def test_json_logs_are_a_line_each_with_all_fields(
 def test_console_logs_show_the_fields(
     offline: OfflineOpenAI, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(offline)
+    configure(offline, log_format="console")
     logging.getLogger("any").warning("hello", extra={"upstream_status": 500})
     assert "WARNING hello request_id=- upstream_status=500" in capsys.readouterr().err
 

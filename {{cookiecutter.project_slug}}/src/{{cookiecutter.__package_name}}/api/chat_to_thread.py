@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from ..server.events import EventStream, EventStreamSchema
 from .chat_events import ChatEvents
-from .completions import to_params, to_reply
+from .completions import to_operation, to_params, to_reply
 from .dependencies import Service
 from .schemas import ChatReply, ChatRequest, ChatStream, event_name
 
@@ -15,12 +15,14 @@ router = APIRouter(tags=["chat"])
 async def chat(request: ChatRequest, service: Service) -> ChatReply:
     """Answer a conversation with the model's next message."""
     params = to_params(request, service.settings)
-    return await service.call(lambda client: to_reply(client.post(**params)))
+    operation = to_operation(request, service.settings)
+    return await service.call(lambda client: to_reply(client.post(**params)), operation)
 
 
 @router.post("/chat/stream", response_class=EventStreamSchema, response_model=ChatStream)
 async def chat_stream(request: ChatRequest, service: Service) -> EventStream:
     """The same as Server-Sent Events: `delta` with text, then one `done` or one `error`."""
     params = to_params(request, service.settings, stream=True)
-    events = await service.stream(lambda client: ChatEvents(client.post(**params)))
+    operation = to_operation(request, service.settings)
+    events = await service.stream(lambda client: ChatEvents(client.post(**params)), operation)
     return EventStream(events, event_name)

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx2
 
-from ..errors import BrokenReply, ModelNotAllowed
+from ..errors import BrokenReply, InvalidRequest, ModelNotAllowed
+from ..observer import Operation
 from ..settings import Settings
 from ..upstream.error_bodies import read_json
 from .schemas import ChatReply, ChatRequest, Usage
@@ -19,6 +20,11 @@ JsonObject = dict[str, Any]
 
 # Types of `content` parts that belong to the reply; others hold, for example, reasoning.
 TEXT_TYPES = ("text", "output_text")
+
+# The most that a message adds to its text (OpenAI's chat format adds 4), and that an image costs:
+# gpt-4o-mini's 2,833 + 5,667 for each of 8 tiles. https://platform.openai.com/docs/guides/images
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_IMAGE = 50_000
 
 # What reading a malformed reply raises; pydantic's ValidationError is a ValueError.
 UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -29,13 +35,15 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
 
     Raises:
         ModelNotAllowed: the request names a model that this service does not offer.
+        InvalidRequest: it exceeds MAX_MESSAGES, MAX_MESSAGE_CHARACTERS or MAX_OUTPUT_TOKENS.
     """
+    _check_size(request, settings)
     # None is left out rather than sent as null: some models reject the name itself.
     body = {"model": settings.openai_model} | request.model_dump(exclude_none=True)
     if body["model"] not in {settings.openai_model, *settings.allowed_models}:
         raise ModelNotAllowed
-    if request.max_output_tokens is not None:
-        body[settings.max_tokens_parameter] = body.pop("max_output_tokens")
+    if output_tokens := body.pop("max_output_tokens", settings.max_output_tokens):
+        body[settings.max_tokens_parameter] = output_tokens
     if stream:
         body["stream"] = True
         if settings.stream_usage:
@@ -46,6 +54,29 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
         "body": body,
         "stream": stream,
     }
+
+
+def _check_size(request: ChatRequest, settings: Settings) -> None:
+    longest = max(len(text) for message in request.messages for text in message.texts())
+    for size, limit, what in (
+        (len(request.messages), settings.max_messages, "messages"),
+        (longest, settings.max_message_characters, "characters in a text"),
+        (request.max_output_tokens or 0, settings.max_output_tokens, "max_output_tokens"),
+    ):
+        if limit is not None and size > limit:
+            error = InvalidRequest()
+            error.detail = f"At most {limit} {what}; the request has {size}."
+            raise error
+
+
+def to_operation(request: ChatRequest, settings: Settings) -> Operation:
+    """The call, for metrics, traces and TOKEN_LIMIT."""
+    tokens = request.max_output_tokens or settings.max_output_tokens or 0
+    for message in request.messages:
+        tokens += TOKENS_PER_MESSAGE + message.images() * TOKENS_PER_IMAGE
+        # A token has at least one byte.
+        tokens += sum(len(text.encode()) for text in message.texts())
+    return Operation("chat", request.model or settings.openai_model, tokens)
 
 
 def to_reply(response: httpx2.Response) -> ChatReply:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ..errors import ShuttingDown
+from ..server.request_record import current
 from ..server.shutdown import GracefulShutdown
 from ..upstream.lifetime import Lifetime
 from ..upstream.openai_service import OpenAIService
@@ -22,7 +23,7 @@ async def _service(request: Request) -> OpenAIService:
     if shutdown.has_begun:
         raise ShuttingDown
     service: OpenAIService = state.openai_service
-    return service.within(Lifetime(state.is_cancelled, state.exit_stack))
+    return service.within(Lifetime(state.is_cancelled, state.exit_stack, current.get()))
 
 
 Service = Annotated[OpenAIService, Depends(_service)]

@@ -50,6 +50,14 @@ class Message(Input):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")]
 
+    def texts(self) -> list[str]:
+        if isinstance(self.content, str):
+            return [self.content]
+        return [part.text if isinstance(part, TextPart) else "" for part in self.content]
+
+    def images(self) -> int:
+        return sum(isinstance(part, ImagePart) for part in self.content)
+
 
 class ChatRequest(Input):
     # Each field is sent to OpenAI under its own name, except `max_output_tokens`: see `to_params`.

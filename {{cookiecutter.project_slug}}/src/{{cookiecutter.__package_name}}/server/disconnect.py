@@ -39,6 +39,7 @@ class CancelOnDisconnect:
                     client.was_interrupted = True
                     raise
                 finally:
+                    state["has_disconnected"] = handling.cancel_called
                     client.end()
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from .routes import PUBLIC
 from .shutdown import GracefulShutdown
 
 router = APIRouter(tags=["health"])
@@ -28,15 +29,15 @@ class Readiness(BaseModel):
     """The status of each check by its name."""
 
 
-@router.head("/livez", include_in_schema=False)
-@router.get("/livez")
+@router.head("/livez", include_in_schema=False, openapi_extra=PUBLIC)
+@router.get("/livez", openapi_extra=PUBLIC)
 async def livez() -> dict[str, str]:
     """200 while the event loop runs. If there is no answer, restart the process."""
     return {"status": "ok"}
 
 
-@router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses={503: {"model": Readiness}})
+@router.head("/readyz", include_in_schema=False, openapi_extra=PUBLIC)
+@router.get("/readyz", openapi_extra=PUBLIC, responses={503: {"model": Readiness}})
 async def readyz(request: Request, response: Response) -> Readiness:
     """200 once the checks have passed, until the service is told to stop."""
     checks: Mapping[str, Check] = request.state.checks

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from opentelemetry import trace
+
 from ..settings import Settings
 from .redaction import redact_in_logs
-from .request_id import request_id
+from .request_record import current
 
 # Servers give these loggers their own handlers and formats (hypercorn even after it has loaded the
 # application). Their records go to our handler instead.
@@ -30,7 +33,10 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         message = record.getMessage()
-        fields: dict[str, object] = {"request_id": request_id.get()}
+        request = current.get(None)
+        fields: dict[str, object] = {"request_id": request.id if request else "-"}
+        if (span := trace.get_current_span().get_span_context()).is_valid:
+            fields["trace_id"] = trace.format_trace_id(span.trace_id)
         for name, value in vars(record).items():
             if name not in self.STANDARD and value is not None:
                 # The record factory does not see `extra`: it is added to the finished record.
@@ -52,7 +58,8 @@ def configure_logging(settings: Settings) -> None:
     """
     redact = redact_in_logs(settings).redact
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(redact, as_json=settings.log_format == "json"))
+    log_format = settings.log_format or ("console" if sys.stderr.isatty() else "json")
+    handler.setFormatter(Formatter(redact, as_json=log_format == "json"))
     root = logging.getLogger()
     others = [h for h in root.handlers if type(h) is not logging.StreamHandler]
     root.handlers = [handler, *others]

@@ -14,13 +14,15 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.utils import is_body_allowed_for_status_code
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from ..errors import BodyTooLarge, InvalidRequest, ServiceError, describe
-from .request_id import request_id
+from .request_record import current
 
 logger = logging.getLogger(__name__)
+
+RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 # How many validation errors one response lists.
 MAX_ERRORS = 20
@@ -37,17 +39,23 @@ class InvalidField(BaseModel):
 class Problem(BaseModel):
     """The body of a failure's response (RFC 9457)."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     type: str
     title: str
     status: int
     detail: str | None = None
     request_id: str
+    violated_policies: list[str] | None = Field(
+        default=None, validation_alias="violated-policies", serialization_alias="violated-policies"
+    )
+    """The limits that the client is over, as in the header RateLimit-Policy."""
     upstream_request_id: str | None = None
     errors: list[InvalidField] | None = None
 
     def to_json(self) -> str:
         # Not `model_dump_json`, which raises for the unpaired surrogates that `errors` may quote.
-        return json.dumps(self.model_dump(exclude_none=True))
+        return json.dumps(self.model_dump(exclude_none=True, by_alias=True))
 
 
 def log(error: ServiceError) -> None:
@@ -67,21 +75,25 @@ def log(error: ServiceError) -> None:
 
 
 def to_problem(error: ServiceError, errors: list[InvalidField] | None = None) -> Problem:
+    record = current.get()
+    record.problem = error.type
     return Problem(
         type=f"urn:problem-type:{error.type}",
         title=error.title,
         status=error.status,
         detail=error.detail,
-        request_id=request_id.get(),
+        request_id=record.id,
+        violated_policies=error.violated_policies,
         upstream_request_id=error.upstream_request_id,
         errors=errors,
     )
 
 
 def to_response(error: ServiceError, errors: list[InvalidField] | None = None) -> Response:
-    # Only with 503: the wait that OpenAI asks for after other failures is for our retries.
-    after = error.retry_after if error.status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    headers = None if after is None else {"Retry-After": str(math.ceil(after))}
+    headers = dict(error.headers)
+    # Not with others: the wait that OpenAI asks for after those is for our retries.
+    if error.retry_after is not None and error.status in RETRY_LATER:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return _response(to_problem(error, errors), headers)
 
 
@@ -117,7 +129,7 @@ def add_exception_handlers(app: FastAPI) -> None:
             title=http.client.responses.get(error.status_code, "Error"),
             status=error.status_code,
             detail=detail if isinstance(detail, str) else json.dumps(detail, default=str),
-            request_id=request_id.get(),
+            request_id=current.get().id,
         )
         return _response(problem, error.headers)
 
@@ -131,5 +143,5 @@ OTHER_PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 # For OpenAPI: further `responses` of endpoints that call OpenAI.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"content": PROBLEM_CONTENT} for status in (400, 413, 422, 500, 502, 503, 504)
+    status: {"content": PROBLEM_CONTENT} for status in (400, 401, 413, 422, 429, 500, 502, 503, 504)
 }

@@ -1,9 +1,12 @@
-"""Keeps the API key out of the log."""
+"""Keeps secrets out of the log."""
 
 import logging
 import re
 from collections.abc import Callable
 
+import httpx2
+
+from ..keys import PREFIX
 from ..settings import Settings
 
 # Shorter keys, which only other servers have, may be ordinary words.
@@ -23,7 +26,7 @@ class RedactingRecordFactory:
         # In reverse order, so that a secret matches before its own prefixes. The last pattern is
         # for other keys and partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
         secrets = map(re.escape, sorted(self._secrets, reverse=True))
-        self._pattern = re.compile("|".join([*secrets, r"\bsk-[\w*.-]{4,}"]))
+        self._pattern = re.compile("|".join([*secrets, rf"\b(sk-|{PREFIX})[\w*.-]{{4,}}"]))
 
     def redact(self, text: str) -> str:
         return self._pattern.sub("[redacted]", text)
@@ -45,10 +48,12 @@ class RedactingRecordFactory:
 
 
 def redact_in_logs(settings: Settings) -> RedactingRecordFactory:
-    """Redact the key in all records that this process creates from now on."""
+    """Redact secrets in all records that this process creates from now on."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, RedactingRecordFactory):
         factory = RedactingRecordFactory(factory)
     factory.add_secret(settings.openai_api_key.get_secret_value())
+    storage = httpx2.URL(settings.rate_limit_storage_uri.get_secret_value())
+    factory.add_secret(storage.password)
     logging.setLogRecordFactory(factory)
     return factory

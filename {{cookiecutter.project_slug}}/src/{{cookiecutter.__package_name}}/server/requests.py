@@ -11,32 +11,40 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import InternalError, ShuttingDown
-from .problems import to_response
-from .request_id import request_id
+from ..keys import PREFIX
+from .metrics import Metrics
+from .request_record import RequestRecord, current
+from .routes import RouteTable
 
 REQUEST_ID_HEADER = "X-Request-ID"
-WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# A key by mistake would be logged.
+WELL_FORMED_ID = re.compile(rf"(?!sk-|{PREFIX})[A-Za-z0-9._-]{{1,128}}")
 
-# nginx's non-standard status for a client that disconnected before the response.
+# nginx's non-standard status for a client that disconnected before the end of the response.
 CLIENT_CLOSED_REQUEST = 499
+
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Sets the request id, answers if the application failed to, and logs the request.
+    """Makes the request's record, sets its id on the response, logs and counts it.
 
     Its task is in `in_flight`, for `GracefulShutdown`.
-
-    Not an exception handler: Starlette's ServerErrorMiddleware raises the exception again after its
-    response, and uvicorn then closes the connection, on which the client may already send its next
-    request.
     """
 
-    def __init__(self, app: ASGIApp, in_flight: set[asyncio.Task[Any]]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        in_flight: set[asyncio.Task[Any]],
+        metrics: Metrics,
+        routes: RouteTable,
+    ) -> None:
         self.app = app
         self._in_flight = in_flight
+        self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,10 +55,10 @@ class RequestMiddleware:
             task.add_done_callback(self._in_flight.discard)
         asked = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         used = asked if WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
+        record = RequestRecord(used, *self._routes.find(scope), self._metrics)
         # Not reset: the task ends soon, and uvicorn logs exceptions after this middleware.
-        request_id.set(used)
-        path = quote(scope["path"])  # may have line ends
-        status = None
+        current.set(record)
+        status = CLIENT_CLOSED_REQUEST
         started = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
@@ -62,20 +70,31 @@ class RequestMiddleware:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except asyncio.CancelledError:
-            # By `GracefulShutdown`, or by a server with a shorter grace period.
-            if status is None:
-                await to_response(ShuttingDown())(scope, receive, send_with_id)
-        except Exception:
-            if status is not None:
-                raise
-            logger.exception("Unhandled exception in %s %s", scope["method"], path)
-            await to_response(InternalError())(scope, receive, send_with_id)
         finally:
-            logger.info(
-                "%s %s %d",
-                scope["method"],
-                path,
-                status or CLIENT_CLOSED_REQUEST,
-                extra={"duration_ms": round((time.perf_counter() - started) * 1000, 1)},
-            )
+            if scope.get("state", {}).get("has_disconnected"):
+                status = CLIENT_CLOSED_REQUEST
+            self._end(scope, record, status, time.perf_counter() - started)
+
+    def _end(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        problem = record.problem or ""
+        self._metrics.request_duration.labels(method, record.route, status, problem).observe(
+            seconds
+        )
+        logger.info(
+            "%s %s %d",
+            scope["method"],
+            quote(scope["path"]),  # may have line ends
+            status,
+            extra={
+                "route": record.route,
+                "client_id": record.client_id,
+                "duration_ms": round(seconds * 1000, 1),
+                "problem": record.problem,
+                # None, and so not logged, for a request that did not call OpenAI.
+                "attempts": record.attempts or None,
+                "input_tokens": record.input_tokens or None,
+                "output_tokens": record.output_tokens or None,
+                "upstream_request_id": record.upstream_request_id,
+            },
+        )

@@ -7,6 +7,7 @@ import httpx2
 from openai import AsyncOpenAI
 
 from ..settings import Settings
+from .attempt import current_attempt
 from .connections import attempt_timeout
 from .error_bodies import may_hold_error, set_status
 from .transport import Transport
@@ -38,8 +39,13 @@ class _HttpClient(httpx2.AsyncClient):
         stream: bool = False,
         **_options: Any,  # noqa: ANN401 - as in httpx's `send`
     ) -> httpx2.Response:
+        attempt = current_attempt.get()
+        if attempt:
+            attempt.sending(request)
         response = await self._upstream.handle_async_request(request)
         response.request = request
+        if attempt:
+            attempt.received(response)
         try:
             if not stream or may_hold_error(response):
                 await response.aread()

@@ -9,6 +9,7 @@ import httpx2
 from openai import OpenAI
 
 from ..settings import Settings
+from .attempt import current_attempt
 from .connections import attempt_timeout
 from .deadline import Deadline
 from .error_bodies import may_hold_error, set_status
@@ -41,8 +42,13 @@ class _HttpClient(httpx2.Client):
         stream: bool = False,
         **_options: Any,  # noqa: ANN401 - as in httpx's `send`
     ) -> httpx2.Response:
+        attempt = current_attempt.get()
+        if attempt:
+            attempt.sending(request)
         response = self._upstream.handle_request(request)
         response.request = request
+        if attempt:
+            attempt.received(response)
         try:
             if not stream or may_hold_error(response):
                 response.read()

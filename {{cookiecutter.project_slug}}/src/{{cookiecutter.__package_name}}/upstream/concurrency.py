@@ -20,9 +20,18 @@ class ConcurrencyLimiter:
     def __init__(self, settings: Settings) -> None:
         self._max_queue = settings.max_queue
         self._queue_timeout = settings.queue_timeout_seconds
+        self.max_concurrency = settings.max_concurrency
         self._lock = threading.Lock()
         self._free = settings.max_concurrency
         self._queue: deque[Future[None]] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        return self.max_concurrency - self._free
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
 
     def enter(self) -> "Future[None] | None":
         """Take a free slot and return None; if there is none, queue and return a ticket for `wait`.

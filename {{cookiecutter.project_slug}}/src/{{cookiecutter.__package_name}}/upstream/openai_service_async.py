@@ -9,7 +9,9 @@ from typing import Self, TypeVar
 from openai import AsyncOpenAI
 from tenacity import AsyncRetrying
 
+from ..observer import Operation
 from ..settings import Settings
+from .attempt import Attempt, queueing, reserve
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
@@ -21,12 +23,14 @@ from .transport import Transport
 
 T = TypeVar("T")
 
+DEFAULT = Operation()
+
 
 @dataclass(frozen=True)
 class OpenAIService:
     settings: Settings
     _client: AsyncOpenAI
-    _limiter: ConcurrencyLimiter
+    limiter: ConcurrencyLimiter
     _lifetime: Lifetime | None = None
 
     @classmethod
@@ -39,24 +43,38 @@ class OpenAIService:
         """The same service, for streams that end with `lifetime` at the latest."""
         return replace(self, _lifetime=lifetime)
 
-    async def call(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+    async def call(
+        self, send: Callable[[AsyncOpenAI], Awaitable[T]], operation: Operation = DEFAULT
+    ) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
         `send` may use any method of the client, such as
         `lambda client: client.embeddings.create(model=..., input=...)`. It should return
         a complete result: pages fetched later have neither slot nor deadline.
 
+        `operation` names the call in metrics and traces, and says what it may cost.
+
         Raises:
+            RateLimited: the client is over its limit of tokens.
             Overloaded: the queue is full, or the wait for a slot was too long.
             DeadlineExceeded: the deadline passed, in the queue or in an attempt.
             UpstreamError: the last attempt failed.
         """
-        result = await self._begin(send)
-        self._limiter.release()
+
+        async def send_whole(attempt: Attempt) -> T:
+            result = await send(self._client)
+            attempt.add(result)
+            attempt.end()
+            return result
+
+        result = await self._begin(send_whole, operation)
+        self.limiter.release()
         return result
 
     async def stream(
-        self, send: Callable[[AsyncOpenAI], AsyncIterable[T] | Awaitable[AsyncIterable[T]]]
+        self,
+        send: Callable[[AsyncOpenAI], AsyncIterable[T] | Awaitable[AsyncIterable[T]]],
+        operation: Operation = DEFAULT,
     ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or an async generator.
 
@@ -64,31 +82,40 @@ class OpenAIService:
         its slot until it ends or is closed, at the latest when the request ends.
         """
 
-        async def open_stream(client: AsyncOpenAI) -> Stream[T]:
-            source = send(client)
+        async def open_stream(attempt: Attempt) -> Stream[T]:
+            source = send(self._client)
             if isinstance(source, Awaitable):
                 source = await source
-            return await Stream.open(source, self._limiter.release)
+            stream = await Stream.open(source, attempt, self.limiter.release)
+            attempt.begin()
+            return stream
 
-        stream = await self._begin(open_stream)
+        stream = await self._begin(open_stream, operation)
         if self._lifetime:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
-    async def _begin(self, send: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+    async def _begin(self, send: Callable[[Attempt], Awaitable[T]], operation: Operation) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
-        async def attempt() -> T:
-            with translated():
-                return await send(self._client)
+        async def try_once() -> T:
+            with (
+                Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                translated(),
+            ):
+                return await send(attempt)
 
         deadline = Deadline(self.settings.deadline_seconds)
-        if ticket := self._limiter.enter():
-            await self._limiter.wait(ticket, deadline)
+        observer = self._lifetime.observer if self._lifetime else None
+        spending = await reserve(operation, self.settings, observer)
+        if ticket := self.limiter.enter():
+            with queueing(observer):
+                await self.limiter.wait(ticket, deadline)
         try:
             with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):
-                    return await AsyncRetrying(**policy(self.settings, deadline))(attempt)
+                    retrying = AsyncRetrying(**policy(self.settings, deadline, observer))
+                    return await retrying(try_once)
         except BaseException:
-            self._limiter.release()
+            self.limiter.release()
             raise

@@ -19,7 +19,9 @@ from anyio import NoEventLoopError, from_thread
 from openai import OpenAI
 from tenacity import Retrying
 
+from ..observer import Operation
 from ..settings import Settings
+from .attempt import Attempt, queueing, reserve
 from .call import Call
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
@@ -32,6 +34,8 @@ from .transport import Transport
 
 T = TypeVar("T")
 
+DEFAULT = Operation()
+
 # Besides the threads of calls in flight and in the queue: for handlers that do not call OpenAI,
 # and for calls that are refused because the queue is full.
 SPARE_THREADS = 8
@@ -43,7 +47,7 @@ class OpenAIService:
     _client: OpenAI
     _transport: Transport
     _executor: ThreadPoolExecutor
-    _limiter: ConcurrencyLimiter
+    limiter: ConcurrencyLimiter
     _waker: LoopWaker
     _lifetime: Lifetime | None = None
 
@@ -68,7 +72,7 @@ class OpenAIService:
         """The same service, for calls and streams that end with `lifetime` at the latest."""
         return replace(self, _lifetime=lifetime)
 
-    def call(self, send: Callable[[OpenAI], T]) -> T:
+    def call(self, send: Callable[[OpenAI], T], operation: Operation = DEFAULT) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
         `send` may use any method of the client, such as
@@ -77,24 +81,36 @@ class OpenAIService:
 
         Blocks: call it in a thread, as FastAPI does with `def` handlers.
 
+        `operation` names the call in metrics and traces, and says what it may cost.
+
         Raises:
+            RateLimited: the client is over its limit of tokens.
             Overloaded: the queue is full, or the wait for a slot was too long.
             DeadlineExceeded: the deadline passed, in the queue or in an attempt.
             UpstreamError: the last attempt failed.
         """
-        result = self._begin(lambda _call: send(self._client))
-        self._limiter.release()
+
+        def send_whole(_call: Call, attempt: Attempt) -> T:
+            result = send(self._client)
+            attempt.add(result)
+            attempt.end()
+            return result
+
+        result = self._begin(send_whole, operation)
+        self.limiter.release()
         return result
 
-    def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
+    def stream(
+        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = DEFAULT
+    ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
         Returns at the first event. Retries and the deadline apply only until then. The stream keeps
         its slot until it ends or is closed, at the latest when the request ends.
         """
 
-        def open_stream(call: Call) -> Stream[T]:
-            stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
+        def open_stream(call: Call, attempt: Attempt) -> Stream[T]:
+            stream: Stream[T] = Stream(self._waker, call, attempt, self.limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
             concurrent.futures.wait([stream.first_event], call.deadline.remaining())
             if self._is_cancelled() or not stream.first_event.done():
@@ -102,37 +118,46 @@ class OpenAIService:
                 stream.abort()
                 raise TimeoutError  # of the deadline, unless the client has disconnected
             stream.first_event.result()
+            attempt.begin()
             call.deadline = Deadline(math.inf)  # from now on, only `abort` ends the call
             return stream
 
-        stream = self._begin(open_stream)
+        stream = self._begin(open_stream, operation)
         if self._lifetime:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
-    def _begin(self, send: Callable[[Call], T]) -> T:
+    def _begin(self, send: Callable[[Call, Attempt], T], operation: Operation) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
-        def attempt(call: Call) -> T:
+        def try_once(call: Call) -> T:
             self._stop_if_cancelled()
             try:
-                with translated():
-                    return send(call)
+                with (
+                    Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                    translated(),
+                ):
+                    return send(call, attempt)
             except Exception:
                 self._stop_if_cancelled()  # then the abort caused the failure
                 raise
 
         deadline = Deadline(self.settings.deadline_seconds)
-        if ticket := self._limiter.enter():
-            _wait(lambda: self._limiter.wait(ticket, deadline))
+        observer = self._lifetime.observer if self._lifetime else None
+        spending = None
+        if observer and observer.reserve:
+            spending = _wait(lambda: reserve(operation, self.settings, observer))
+        if ticket := self.limiter.enter():
+            with queueing(observer):
+                _wait(lambda: self.limiter.wait(ticket, deadline))
         try:
             with deadline.enforced(), self._transport.calling(deadline, self._is_cancelled) as call:
                 return Retrying(
                     sleep=lambda seconds: _wait(lambda: anyio.sleep(seconds)),
-                    **policy(self.settings, deadline),
-                )(attempt, call)
+                    **policy(self.settings, deadline, observer),
+                )(try_once, call)
         except BaseException:
-            self._limiter.release()
+            self.limiter.release()
             raise
 
     def _is_cancelled(self) -> bool:
@@ -150,11 +175,11 @@ def _raise_cancelled() -> NoReturn:
     raise asyncio.CancelledError
 
 
-def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _wait(wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Wait on the event loop, where a client disconnect cancels the wait."""
     try:
-        from_thread.run(wait)
+        return from_thread.run(wait)
     except concurrent.futures.CancelledError:
         _raise_cancelled()
     except NoEventLoopError:  # not in one of AnyIO's threads
-        asyncio.run(wait())
+        return asyncio.run(wait())

@@ -15,7 +15,9 @@ from typing import Self, TypeVar
 from openai import OpenAI
 from tenacity import AsyncRetrying
 
+from ..observer import Operation
 from ..settings import Settings
+from .attempt import Attempt, queueing, reserve
 from .call import Call
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
@@ -28,6 +30,8 @@ from .transport import Transport
 
 T = TypeVar("T")
 
+DEFAULT = Operation()
+
 # For other users of the default executor, such as asyncio's name resolution.
 SPARE_THREADS = 8
 
@@ -38,7 +42,7 @@ class OpenAIService:
     _client: OpenAI
     _transport: Transport
     _executor: ThreadPoolExecutor
-    _limiter: ConcurrencyLimiter
+    limiter: ConcurrencyLimiter
     _waker: LoopWaker
     _lifetime: Lifetime | None = None
 
@@ -61,7 +65,7 @@ class OpenAIService:
         """The same service, for streams that end with `lifetime` at the latest."""
         return replace(self, _lifetime=lifetime)
 
-    async def call(self, send: Callable[[OpenAI], T]) -> T:
+    async def call(self, send: Callable[[OpenAI], T], operation: Operation = DEFAULT) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
         `send` runs in a thread and may use any method of the client, such as
@@ -69,57 +73,75 @@ class OpenAIService:
         a complete result: pages fetched later have neither slot nor deadline, and would block the
         event loop. Waits, for the slot or between attempts, hold no thread.
 
+        `operation` names the call in metrics and traces, and says what it may cost.
+
         Raises:
+            RateLimited: the client is over its limit of tokens.
             Overloaded: the queue is full, or the wait for a slot was too long.
             DeadlineExceeded: the deadline passed, in the queue or in an attempt.
             UpstreamError: the last attempt failed.
         """
 
-        async def send_in_thread(_call: Call) -> T:
-            return await asyncio.to_thread(send, self._client)
+        async def send_in_thread(_call: Call, attempt: Attempt) -> T:
+            result = await asyncio.to_thread(send, self._client)
+            attempt.add(result)
+            attempt.end()
+            return result
 
-        result = await self._begin(send_in_thread)
-        self._limiter.release()
+        result = await self._begin(send_in_thread, operation)
+        self.limiter.release()
         return result
 
-    async def stream(self, send: Callable[[OpenAI], Iterable[T]]) -> Stream[T]:
+    async def stream(
+        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = DEFAULT
+    ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
         Returns at the first event. Retries and the deadline apply only until then. The stream keeps
         its slot until it ends or is closed, at the latest when the request ends.
         """
 
-        async def open_stream(call: Call) -> Stream[T]:
-            stream: Stream[T] = Stream(self._waker, call, self._limiter.release)
+        async def open_stream(call: Call, attempt: Attempt) -> Stream[T]:
+            stream: Stream[T] = Stream(self._waker, call, attempt, self.limiter.release)
             self._executor.submit(copy_context().run, stream.read, send, self._client)
             try:
                 await asyncio.wrap_future(stream.first_event)
             except asyncio.CancelledError:
                 stream.abort()
                 raise
+            attempt.begin()
             call.deadline = Deadline(math.inf)  # from now on, only `abort` ends the call
             return stream
 
-        stream = await self._begin(open_stream)
+        stream = await self._begin(open_stream, operation)
         if self._lifetime:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
-    async def _begin(self, send: Callable[[Call], Awaitable[T]]) -> T:
+    async def _begin(
+        self, send: Callable[[Call, Attempt], Awaitable[T]], operation: Operation
+    ) -> T:
         """Wait for a slot and call `send` with retries. Only a failure releases the slot."""
 
-        async def attempt(call: Call) -> T:
-            with translated():
-                return await send(call)
+        async def try_once(call: Call) -> T:
+            with (
+                Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                translated(),
+            ):
+                return await send(call, attempt)
 
         deadline = Deadline(self.settings.deadline_seconds)
-        if ticket := self._limiter.enter():
-            await self._limiter.wait(ticket, deadline)
+        observer = self._lifetime.observer if self._lifetime else None
+        spending = await reserve(operation, self.settings, observer)
+        if ticket := self.limiter.enter():
+            with queueing(observer):
+                await self.limiter.wait(ticket, deadline)
         try:
             with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):
                     with self._transport.calling(deadline) as call:
-                        return await AsyncRetrying(**policy(self.settings, deadline))(attempt, call)
+                        retrying = AsyncRetrying(**policy(self.settings, deadline, observer))
+                        return await retrying(try_once, call)
         except BaseException:
-            self._limiter.release()
+            self.limiter.release()
             raise

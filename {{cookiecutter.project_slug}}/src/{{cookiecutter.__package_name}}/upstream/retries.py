@@ -9,6 +9,7 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
 
 from ..errors import UpstreamError, describe
+from ..observer import Observer
 from ..settings import Settings
 from .deadline import Deadline
 
@@ -23,7 +24,9 @@ def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, UpstreamError) and error.is_retryable
 
 
-def policy(settings: Settings, deadline: Deadline) -> dict[str, Any]:
+def policy(
+    settings: Settings, deadline: Deadline, observer: Observer | None = None
+) -> dict[str, Any]:
     """Arguments of tenacity's `Retrying` and `AsyncRetrying` for one call."""
 
     def stop(state: RetryCallState) -> bool:
@@ -31,11 +34,16 @@ def policy(settings: Settings, deadline: Deadline) -> dict[str, Any]:
         is_last = state.attempt_number >= settings.max_attempts
         return is_last or state.upcoming_sleep >= deadline.remaining()
 
+    def before_sleep(state: RetryCallState) -> None:
+        _log(state)
+        if observer:
+            observer.retrying(_error(state).type, state.upcoming_sleep)
+
     return {
         "retry": retry_if_exception(_is_retryable),
         "wait": _wait,
         "stop": stop,
-        "before_sleep": _log,
+        "before_sleep": before_sleep,
         "reraise": True,
     }
 

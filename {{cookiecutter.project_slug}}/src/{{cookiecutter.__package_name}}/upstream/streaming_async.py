@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
 from ..errors import BrokenReply
+from .attempt import Attempt
 from .error_bodies import raise_failure
 from .error_mapping import translated
 
@@ -21,21 +22,27 @@ class Stream(Generic[T]):
     Iteration raises UpstreamError if the response fails.
     """
 
-    def __init__(self, source: AsyncIterable[T], release: Callable[[], None]) -> None:
+    def __init__(
+        self, source: AsyncIterable[T], attempt: Attempt, release: Callable[[], None]
+    ) -> None:
         self._source = source
         self._events = aiter(source)
+        self._attempt = attempt
         self._release = release
         self._first: list[T] = []
         self._was_cancelled = False
         self._is_released = False
 
     @classmethod
-    async def open(cls, source: AsyncIterable[T], release: Callable[[], None]) -> Self:
+    async def open(
+        cls, source: AsyncIterable[T], attempt: Attempt, release: Callable[[], None]
+    ) -> Self:
         """Wait for the first event. On failure, close the source without calling `release`."""
-        stream = cls(source, release)
+        stream = cls(source, attempt, release)
         try:
             async for event in stream._events:
                 raise_failure(event)
+                attempt.add(event)
                 stream._first.append(event)
                 break
         except BaseException:
@@ -58,15 +65,22 @@ class Stream(Generic[T]):
         except asyncio.CancelledError:
             self._was_cancelled = True
             raise
-        except Exception:  # StopAsyncIteration, too
+        except StopAsyncIteration:
+            self._attempt.end()
             await self.aclose()
             raise
+        except Exception as error:
+            self._attempt.end(error)
+            await self.aclose()
+            raise
+        self._attempt.add(event)
         return event
 
     async def aclose(self) -> None:
         if self._is_released:
             return
         self._is_released = True
+        self._attempt.end(asyncio.CancelledError())
         self._release()
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):

@@ -10,9 +10,10 @@ from typing import Any, Generic, Self, TypeVar
 
 from openai import OpenAI
 
+from .attempt import Attempt
 from .call import Call
 from .error_bodies import raise_failure
-from .error_mapping import translated
+from .error_mapping import translate, translated
 
 T = TypeVar("T")
 
@@ -53,11 +54,14 @@ class Stream(Generic[T]):
     Iteration raises UpstreamError if the response fails.
     """
 
-    def __init__(self, waker: LoopWaker, call: Call, release: Callable[[], None]) -> None:
+    def __init__(
+        self, waker: LoopWaker, call: Call, attempt: Attempt, release: Callable[[], None]
+    ) -> None:
         self.first_event: Future[None] = Future()
         """Done at the first event or the end of the stream; has the exception if that fails."""
         self._waker = waker
         self._call = call
+        self._attempt = attempt
         self._release = release
         # Written by the thread, without a lock: each write is atomic. `_error` is written before
         # `_has_ended`, and all of them before the wake-up.
@@ -80,6 +84,7 @@ class Stream(Generic[T]):
             try:
                 for event in source:
                     raise_failure(event)
+                    self._attempt.add(event)
                     self._put(event)
                     if self._is_closed:
                         break
@@ -128,6 +133,7 @@ class Stream(Generic[T]):
             await asyncio.sleep(0)
         while not self._events:
             if self._has_ended and not self._events:
+                self._attempt.end(self._error and (translate(self._error) or self._error))
                 await self.aclose()
                 if self._error is None:
                     raise StopAsyncIteration
@@ -156,6 +162,7 @@ class Stream(Generic[T]):
         if self._is_released:
             return
         self._is_released = True
+        self._attempt.end(asyncio.CancelledError())
         self._release()
         if self._has_ended and self._error is None:
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, self.abort)

@@ -1,0 +1,153 @@
+"""What Prometheus reads at `/metrics`."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from .routes import PUBLIC
+
+# If set before prometheus_client is imported, all values are in files of this directory, and the
+# processes that share it answer with the values of all.
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+# Between two readings of what is in flight.
+SAMPLE_SECONDS = 1.0
+
+# Buckets that OpenTelemetry advises for gen_ai.client.operation.duration.
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+router = APIRouter(tags=["health"])
+
+
+class Metrics:
+    """All metrics. Those that OpenTelemetry has too have its names.
+
+    https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+    https://github.com/open-telemetry/semantic-conventions-genai
+
+    No label has a value that clients can choose freely.
+    """
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._sample: Callable[[], None] = lambda: None
+        self.request_duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Duration of requests, streams included; error_type is the type of the problem",
+            ["http_request_method", "http_route", "http_response_status_code", "error_type"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.attempt_duration = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Duration of attempts to call OpenAI, streams included",
+            ["gen_ai_operation_name", "gen_ai_request_model", "error_type"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.time_to_first_chunk = Histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Time from the start of an attempt to the first event of its stream",
+            ["gen_ai_operation_name", "gen_ai_request_model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "gen_ai_client_token_usage",
+            "Tokens that OpenAI reported",
+            ["gen_ai_token_type", "gen_ai_request_model", "client_id"],
+            registry=registry,
+        )
+        self.retry_wait = Histogram(
+            "openai_retry_wait_seconds",
+            "Waits before further attempts",
+            ["error_type"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queue_wait = Histogram(
+            "openai_queue_wait_seconds",
+            "Waits for a slot, successful or not",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.calls_in_flight = Gauge(
+            "openai_calls_in_flight",
+            "Calls of OpenAI that have a slot",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.calls_max = Gauge(
+            "openai_calls_max",
+            "MAX_CONCURRENCY, of all workers together",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.calls_queued = Gauge(
+            "openai_calls_queued",
+            "Calls of OpenAI that wait for a slot",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.key_status = Gauge(
+            "openai_key_status",
+            "Number of workers whose key check has this status",
+            ["status"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.storage_up = Gauge(
+            "rate_limit_storage_up",
+            "0 while a worker cannot use RATE_LIMIT_STORAGE_URI",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+
+    async def keep_sampling(self, sample: Callable[[], None]) -> None:
+        """Have `sample` set gauges, each second for what other processes answer."""
+        self._sample = sample
+        while True:
+            sample()
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    def exposition(self) -> bytes:
+        """The values of all processes that share `MULTIPROC_DIR`; if it is not set, of this one."""
+        self._sample()
+        directory = os.environ.get(MULTIPROC_DIR)
+        if directory is None:
+            return generate_latest(self._registry)
+        for process in {path.stem.rpartition("_")[2] for path in Path(directory).glob("*.db")}:
+            if not _is_alive(int(process)):
+                mark_process_dead(process)  # type: ignore[no-untyped-call] # keeps its counters
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # is public
+        return generate_latest(registry)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there, the signal 0 would end the process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@router.get("/metrics", openapi_extra=PUBLIC)
+async def metrics(request: Request) -> Response:
+    """The metrics in Prometheus' text format."""
+    found: Metrics = request.state.metrics
+    return Response(found.exposition(), media_type=CONTENT_TYPE_LATEST)

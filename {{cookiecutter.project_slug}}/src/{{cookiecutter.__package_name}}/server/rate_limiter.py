@@ -1,0 +1,154 @@
+"""Counts what clients use, in memory or in a Redis that processes share."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.errors import StorageError
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from ..errors import LimitsUnavailable, RateLimited, describe
+from ..observer import Spending
+from ..settings import Settings
+from .windows import Count, Policy, limit_field
+
+T = TypeVar("T")
+
+# Seconds for one request's counts. A Redis nearby takes 1 ms.
+TIMEOUT = 0.25
+# Seconds after a failure until one request tries the shared storage again.
+RETRY_AFTER = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reservation:
+    counts: Sequence[Count]
+    storage: Storage
+
+    async def add(self, amount: int) -> None:
+        """Change the counts in the windows where they were made, even if these are over."""
+        if amount:
+            await asyncio.gather(
+                *(self.storage.incr(c.key, 2 * c.policy.seconds, amount) for c in self.counts)
+            )
+
+
+class RateLimiter:
+    def __init__(self, shared: Storage | None, *, fail_closed: bool) -> None:
+        self._shared = shared
+        self._local = MemoryStorage()
+        self._fail_closed = fail_closed
+        self._has_failed = False
+        self._next_try = 0.0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        uri = settings.rate_limit_storage_uri.get_secret_value()
+        if uri == "memory://":
+            yield cls(None, fail_closed=False)
+            return
+        pool = ConnectionPool.from_url(
+            uri,
+            socket_connect_timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 1),  # for idle connections that Redis has closed
+        )
+        storage = RedisStorage(
+            f"async+{uri}",
+            wrap_exceptions=True,
+            implementation="redispy",
+            connection_pool=pool,  # type: ignore[arg-type] # documented
+        )
+        try:
+            yield cls(storage, fail_closed=settings.rate_limit_fail_closed)
+        finally:
+            await pool.aclose()
+
+    @property
+    def is_up(self) -> bool:
+        """False while the shared storage is away, and requests are counted locally or refused."""
+        return not self._has_failed
+
+    async def reserve(self, client: str, policies: Sequence[Policy], cost: int) -> Reservation:
+        """Add the cost to the client's count in each policy, or to none.
+
+        Each addition is one atomic step, in Redis too: many at once cannot exceed the quota.
+
+        Raises:
+            RateLimited: the cost does not fit into a quota.
+            LimitsUnavailable: the shared storage is away, and RATE_LIMIT_FAIL_CLOSED is set.
+        """
+
+        async def add(storage: Storage) -> Reservation:
+            counts = await asyncio.gather(*(_count(storage, client, p, cost) for p in policies))
+            reservation = Reservation(counts, storage)
+            if any(count.remaining() < 0 for count in counts):
+                await reservation.add(-cost)
+            return reservation
+
+        reservation = await self._run(add)
+        if violated := [count for count in reservation.counts if count.remaining() < 0]:
+            raise RateLimited(
+                [count.policy.name for count in violated],
+                max(count.wait() for count in violated),
+                {"RateLimit": limit_field(violated)},
+            )
+        return reservation
+
+    async def settle(self, reservation: Reservation, spending: Spending) -> None:
+        """Count what was spent instead of what was reserved."""
+        with suppress(StorageError, TimeoutError):  # the reservation then counts
+            async with asyncio.timeout(TIMEOUT):
+                await reservation.add(spending.spent - spending.reserved)
+
+    async def _run(self, action: Callable[[Storage], Awaitable[T]]) -> T:
+        """Run with the shared storage; while that fails, with the local one."""
+        if self._shared is None:
+            return await action(self._local)
+        if time.monotonic() >= self._next_try:
+            if self._has_failed:
+                self._next_try = time.monotonic() + RETRY_AFTER  # others do not wait for this one
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    result = await action(self._shared)
+            except (StorageError, TimeoutError) as error:
+                self._fail(error)
+            else:
+                self._recover()
+                return result
+        if self._fail_closed:
+            raise LimitsUnavailable
+        return await action(self._local)
+
+    def _fail(self, error: BaseException) -> None:
+        self._next_try = time.monotonic() + RETRY_AFTER
+        if not self._has_failed:
+            instead = "refused" if self._fail_closed else "counted by each process for itself"
+            logger.error(
+                "RATE_LIMIT_STORAGE_URI fails with %s: requests are %s", describe(error), instead
+            )
+        self._has_failed = True
+
+    def _recover(self) -> None:
+        if self._has_failed:
+            logger.warning("RATE_LIMIT_STORAGE_URI answers again")
+        self._has_failed = False
+        self._next_try = 0.0
+
+
+async def _count(storage: Storage, client: str, policy: Policy, cost: int) -> Count:
+    index, elapsed = divmod(time.time(), policy.seconds)
+    current_key, previous_key = (f"{policy.name}:{client}:{i:.0f}" for i in (index, index - 1))
+    previous = await storage.get(previous_key)
+    current = await storage.incr(current_key, 2 * policy.seconds, cost)
+    return Count(policy, current_key, cost, current, previous, elapsed)

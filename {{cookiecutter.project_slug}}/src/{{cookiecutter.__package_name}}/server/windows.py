@@ -1,0 +1,71 @@
+"""Arithmetic of sliding windows.
+
+A client's count is that of the current window, plus that of the previous one, weighted by how much
+of it the last `seconds` still cover.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Policy(NamedTuple):
+    unit: str
+    """`requests` or `tokens`."""
+    quota: int
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.unit}-{self.seconds}s"
+
+
+class Count(NamedTuple):
+    """What a client has used of a policy, the cost of its new request included."""
+
+    policy: Policy
+    key: str
+    """Of the current window, in the storage."""
+    cost: int
+    current: int
+    previous: int
+    elapsed: float
+    """Seconds since the current window began."""
+
+    def remaining(self) -> int:
+        """Negative if the cost does not fit."""
+        weight = 1 - self.elapsed / self.policy.seconds
+        return self.policy.quota - self.current - math.floor(self.previous * weight)
+
+    def reset(self) -> float:
+        """Seconds until the current window ends."""
+        return self.policy.seconds - self.elapsed
+
+    def wait(self) -> float:
+        """Seconds until a cost that does not fit will fit; infinite if it exceeds the quota."""
+        quota, seconds = self.policy.quota, self.policy.seconds
+        if self.cost > quota:
+            return math.inf
+        if self.current <= quota:  # then the previous window is too much
+            return self.reset() - seconds * (quota - self.current) / self.previous
+        # In the next window, the current one is the previous, without this cost.
+        others = self.current - self.cost
+        return self.reset() + seconds * max(0, 1 - (quota - self.cost) / others)
+
+
+# The header fields of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/
+
+
+def policy_field(policies: Sequence[Policy]) -> str:
+    units = {"requests": "", "tokens": ';qu="tokens"'}  # requests are the default unit
+    return ", ".join(f'"{p.name}";q={p.quota};w={p.seconds}{units[p.unit]}' for p in policies)
+
+
+def limit_field(counts: Sequence[Count]) -> str:
+    return ", ".join(
+        f'"{c.policy.name}";r={max(0, c.remaining())};t={math.ceil(_until(c))}' for c in counts
+    )
+
+
+def _until(count: Count) -> float:
+    return count.reset() if count.remaining() >= 0 else count.wait()
