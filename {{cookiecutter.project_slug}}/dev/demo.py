@@ -35,6 +35,7 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
         "HOST": "127.0.0.1",
         "ROOT_PATH": "",
         "WORKERS": "1",
+        "SERVICE_API_KEYS": "",
         "NO_PROXY": "127.0.0.1",
         "LOG_LEVEL": "WARNING",
     }

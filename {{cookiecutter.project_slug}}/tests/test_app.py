@@ -34,7 +34,8 @@ def test_openapi_says_what_an_endpoint_answers(
     answers = document(service)["paths"][endpoint]["post"]["responses"]
     assert set(answers.pop("200")["content"]) == {media_type}
     assert {status: set(answer["content"]) for status, answer in answers.items()} == {
-        status: {PROBLEM} for status in ("400", "401", "413", "422", "429", "500", "502", "503", "504", "default")
+        status: {PROBLEM}
+        for status in ("400", "401", "413", "422", "429", "500", "502", "503", "504", "default")
     }
 
 

@@ -65,7 +65,7 @@ def main() -> None:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info("Listening on http://%s (Ctrl-C stops the service)", address)
     if settings.workers > 1:
-        with tempfile.TemporaryDirectory(prefix="metrics-") as directory:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             os.environ.setdefault(MULTIPROC_DIR, directory)  # the workers inherit it
             Multiprocess(config, sockets=[listener]).run()
     else:

@@ -173,4 +173,6 @@ def _add_middleware(
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)
     if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+        app.add_middleware(
+            ProxyHeadersMiddleware, trusted_hosts=[*map(str, settings.trusted_proxies)]
+        )

@@ -1,6 +1,5 @@
 """The settings and their validation. `environment.load_settings` reads them."""
 
-import ipaddress
 import re
 from collections import Counter
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    IPvAnyNetwork,
     PositiveInt,
     SecretStr,
     ValidationInfo,
@@ -73,7 +73,7 @@ def _split(value: object) -> object:
     """Split at commas. pydantic-settings alone would expect JSON."""
     if not isinstance(value, str):
         return value
-    return [item for item in value.split(",") if item.strip()]
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 class ServiceKey(NamedTuple):
@@ -126,13 +126,6 @@ def _storage_uri(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(r"memory://|rediss?://[^\s?#]+", uri):
         raise ValueError("must be memory:// or a URL such as redis://:password@host:6379/0")
     return secret
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text.strip()))
-    except ValueError:
-        raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
 
 
 Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(_windows)]
@@ -210,9 +203,7 @@ class Settings(BaseSettings):
         BeforeValidator(_split),
     ] = ()
     """Origins whose pages may call this service, separated by commas."""
-    trusted_proxies: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)
-    ] = ()
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
     """Proxies whose `X-Forwarded-For` names the client: addresses or networks."""
     rate_limit: Windows = ()
     """Requests of each client, such as `60/minute; 1000/day`."""

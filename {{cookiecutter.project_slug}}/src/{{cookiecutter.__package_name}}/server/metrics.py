@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
@@ -43,26 +44,22 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._sample: Callable[[], None] = lambda: None
-        self.request_duration = Histogram(
+        histogram = partial(Histogram, buckets=SECONDS, registry=registry)
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.request_duration = histogram(
             "http_server_request_duration_seconds",
             "Duration of requests, streams included; error_type is the type of the problem",
             ["http_request_method", "http_route", "http_response_status_code", "error_type"],
-            buckets=SECONDS,
-            registry=registry,
         )
-        self.attempt_duration = Histogram(
+        self.attempt_duration = histogram(
             "gen_ai_client_operation_duration_seconds",
             "Duration of attempts to call OpenAI, streams included",
             ["gen_ai_operation_name", "gen_ai_request_model", "error_type"],
-            buckets=SECONDS,
-            registry=registry,
         )
-        self.time_to_first_chunk = Histogram(
+        self.time_to_first_chunk = histogram(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
             "Time from the start of an attempt to the first event of its stream",
             ["gen_ai_operation_name", "gen_ai_request_model"],
-            buckets=SECONDS,
-            registry=registry,
         )
         self.tokens = Counter(
             "gen_ai_client_token_usage",
@@ -70,48 +67,21 @@ class Metrics:
             ["gen_ai_token_type", "gen_ai_request_model", "client_id"],
             registry=registry,
         )
-        self.retry_wait = Histogram(
-            "openai_retry_wait_seconds",
-            "Waits before further attempts",
-            ["error_type"],
-            buckets=SECONDS,
-            registry=registry,
+        self.retry_wait = histogram(
+            "openai_retry_wait_seconds", "Waits before further attempts", ["error_type"]
         )
-        self.queue_wait = Histogram(
-            "openai_queue_wait_seconds",
-            "Waits for a slot, successful or not",
-            buckets=SECONDS,
-            registry=registry,
+        self.queue_wait = histogram(
+            "openai_queue_wait_seconds", "Waits for a slot, successful or not"
         )
-        self.calls_in_flight = Gauge(
-            "openai_calls_in_flight",
-            "Calls of OpenAI that have a slot",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.calls_in_flight = gauge("openai_calls_in_flight", "Calls that have a slot")
+        self.calls_max = gauge("openai_calls_max", "MAX_CONCURRENCY, of all workers together")
+        self.calls_queued = gauge("openai_calls_queued", "Calls that wait for a slot")
+        self.key_status = gauge(
+            "openai_key_status", "Number of workers whose key check has this status", ["status"]
         )
-        self.calls_max = Gauge(
-            "openai_calls_max",
-            "MAX_CONCURRENCY, of all workers together",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.calls_queued = Gauge(
-            "openai_calls_queued",
-            "Calls of OpenAI that wait for a slot",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.key_status = Gauge(
-            "openai_key_status",
-            "Number of workers whose key check has this status",
-            ["status"],
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.storage_up = Gauge(
+        self.storage_up = gauge(
             "rate_limit_storage_up",
             "0 while a worker cannot use RATE_LIMIT_STORAGE_URI",
-            registry=registry,
             multiprocess_mode="livemin",
         )
 

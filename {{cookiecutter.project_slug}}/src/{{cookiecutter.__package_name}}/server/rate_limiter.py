@@ -36,10 +36,8 @@ class Reservation:
 
     async def add(self, amount: int) -> None:
         """Change the counts in the windows where they were made, even if these are over."""
-        if amount:
-            await asyncio.gather(
-                *(self.storage.incr(c.key, 2 * c.policy.seconds, amount) for c in self.counts)
-            )
+        for count in self.counts if amount else ():
+            await self.storage.incr(count.key, 2 * count.policy.seconds, amount)
 
 
 class RateLimiter:
@@ -90,7 +88,7 @@ class RateLimiter:
         """
 
         async def add(storage: Storage) -> Reservation:
-            counts = await asyncio.gather(*(_count(storage, client, p, cost) for p in policies))
+            counts = [await _count(storage, client, policy, cost) for policy in policies]
             reservation = Reservation(counts, storage)
             if any(count.remaining() < 0 for count in counts):
                 await reservation.add(-cost)
