@@ -66,7 +66,8 @@ def main() -> None:
     logger.info("Listening on http://%s (Ctrl-C stops the service)", address)
     if settings.workers > 1:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-            os.environ.setdefault(MULTIPROC_DIR, directory)  # the workers inherit it
+            # The workers inherit it.
+            os.environ[MULTIPROC_DIR] = os.environ.get(MULTIPROC_DIR) or directory
             Multiprocess(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])

@@ -129,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
         responses=OTHER_PROBLEMS,
         # Its spans are those of the requests. Its logs would have exceptions with their secrets.
-        telemetry={"logs": False},
+        telemetry={"logs": False, "operation_spans": False},
     )
     _add_middleware(app, settings, in_flight, metrics)
     add_exception_handlers(app)

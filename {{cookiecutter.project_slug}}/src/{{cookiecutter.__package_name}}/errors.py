@@ -76,12 +76,9 @@ class Unauthenticated(ServiceError):
 class RateLimited(ServiceError):
     status, type, title = 429, "rate-limited", "The client is over its limit"
 
-    def __init__(
-        self, violated_policies: list[str], wait: float, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, violated_policies: list[str], wait: float) -> None:
         super().__init__(", ".join(violated_policies))
         self.violated_policies = violated_policies
-        self.headers = headers
         if wait == math.inf:
             self.detail = (
                 "It may cost more tokens than the whole limit: send less, or ask for less."

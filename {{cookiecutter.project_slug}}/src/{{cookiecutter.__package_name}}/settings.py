@@ -12,7 +12,10 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     PositiveInt,
+    RedisDsn,
     SecretStr,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -121,11 +124,20 @@ def _token_limit(windows: tuple[Window, ...], info: ValidationInfo) -> tuple[Win
     return windows
 
 
+_REDIS: TypeAdapter[RedisDsn] = TypeAdapter(RedisDsn)
+
+
 def _storage_uri(secret: SecretStr) -> SecretStr:
-    uri = secret.get_secret_value()
-    if not re.fullmatch(r"memory://|rediss?://[^\s?#]+", uri):
+    if secret.get_secret_value() == "memory://":
+        return secret
+    try:
+        url = _REDIS.validate_python(secret.get_secret_value())
+    except ValidationError:
+        url = None
+    if url is None or url.query or url.fragment:
+        # Nothing is chained: it would have the password.
         raise ValueError("must be memory:// or a URL such as redis://:password@host:6379/0")
-    return secret
+    return SecretStr(str(url))
 
 
 Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(_windows)]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -100,7 +101,8 @@ class Metrics:
             return generate_latest(self._registry)
         for process in {path.stem.rpartition("_")[2] for path in Path(directory).glob("*.db")}:
             if not _is_alive(int(process)):
-                mark_process_dead(process)  # type: ignore[no-untyped-call] # keeps its counters
+                with suppress(FileNotFoundError):  # another process was first
+                    mark_process_dead(process)  # type: ignore[no-untyped-call] # keeps its counters
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # is public
         return generate_latest(registry)
@@ -109,10 +111,11 @@ class Metrics:
 def _is_alive(process: int) -> bool:
     if os.name == "nt":
         return True  # there, the signal 0 would end the process
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
+    with suppress(PermissionError):  # another user's process has its number now
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
     return True
 
 

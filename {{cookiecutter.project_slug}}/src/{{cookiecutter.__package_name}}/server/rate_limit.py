@@ -3,12 +3,12 @@
 import ipaddress
 from contextlib import AsyncExitStack
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import RateLimited
 from ..observer import Spending
 from ..settings import Settings
-from .rate_limiter import RateLimiter
+from .rate_limiter import RateLimiter, Reservation
 from .request_record import ANONYMOUS, current
 from .windows import Count, Policy, limit_field, policy_field
 
@@ -32,37 +32,40 @@ class RateLimit:
             return
         record = current.get()
         limiter: RateLimiter = scope["state"]["rate_limiter"]
-        client = record.client_id if record.client_id != ANONYMOUS else address_of(scope)
+        client = address_of(scope) if record.client_id == ANONYMOUS else record.client_id
         counts: list[Count] = []
+
+        async def reserve(policies: list[Policy], cost: int) -> Reservation:
+            reservation = await limiter.reserve(client, policies, cost)
+            counts.extend(reservation.counts)
+            record.headers["RateLimit"] = limit_field(counts)
+            if violated := reservation.violated():
+                names = [count.policy.name for count in violated]
+                raise RateLimited(names, max(count.wait() for count in violated))
+            return reservation
 
         async with AsyncExitStack() as at_end:
 
             async def reserve_tokens(cost: int) -> Spending:
-                reservation = await limiter.reserve(client, self._tokens, cost)
-                counts.extend(reservation.counts)
+                reservation = await reserve(self._tokens, cost)
                 spending = Spending(cost)
                 at_end.push_async_callback(limiter.settle, reservation, spending)
                 return spending
 
-            async def send_with_limits(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    headers = MutableHeaders(scope=message)
-                    headers.setdefault("RateLimit", limit_field(counts))
-                    headers["RateLimit-Policy"] = self._policy_field
-                await send(message)
-
+            record.headers["RateLimit-Policy"] = self._policy_field
             if self._requests:
-                counts.extend((await limiter.reserve(client, self._requests, 1)).counts)
+                await reserve(self._requests, 1)
             if self._tokens:
                 record.reserve = reserve_tokens
-            await self.app(scope, receive, send_with_limits)
+            await self.app(scope, receive, send)
 
 
 def address_of(scope: Scope) -> str:
     """The client's address; of IPv6, the network of 64 bits that one client has."""
-    host = scope["client"][0] if scope.get("client") else ""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:  # a UNIX socket has none
+        address = ipaddress.ip_address(scope["client"][0])
+    except (TypeError, ValueError):  # of a UNIX socket
         return ANONYMOUS
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+    if address.version == 6 and not address.ipv4_mapped:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -10,20 +10,23 @@ from typing import Self, TypeVar
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.errors import StorageError
-from redis.asyncio import ConnectionPool
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ..errors import LimitsUnavailable, RateLimited, describe
+from ..errors import LimitsUnavailable, describe
 from ..observer import Spending
 from ..settings import Settings
-from .windows import Count, Policy, limit_field
+from .windows import Count, Policy
 
 T = TypeVar("T")
 
 # Seconds for one request's counts. A Redis nearby takes 1 ms.
-TIMEOUT = 0.25
-# Seconds after a failure until one request tries the shared storage again.
+TIMEOUT = 0.5
+CONNECTIONS = 32
+# After so many failures in a row, the shared storage is away: each request would wait in vain.
+MAX_FAILURES = 3
+# Seconds until one request tries it again.
 RETRY_AFTER = 2.0
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,9 @@ logger = logging.getLogger(__name__)
 class Reservation:
     counts: Sequence[Count]
     storage: Storage
+
+    def violated(self) -> list[Count]:
+        return [count for count in self.counts if count.remaining() < 0]
 
     async def add(self, amount: int) -> None:
         """Change the counts in the windows where they were made, even if these are over."""
@@ -45,7 +51,7 @@ class RateLimiter:
         self._shared = shared
         self._local = MemoryStorage()
         self._fail_closed = fail_closed
-        self._has_failed = False
+        self._failures = 0
         self._next_try = 0.0
 
     @classmethod
@@ -55,8 +61,10 @@ class RateLimiter:
         if uri == "memory://":
             yield cls(None, fail_closed=False)
             return
-        pool = ConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(
             uri,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 1),  # for idle connections that Redis has closed
@@ -75,33 +83,25 @@ class RateLimiter:
     @property
     def is_up(self) -> bool:
         """False while the shared storage is away, and requests are counted locally or refused."""
-        return not self._has_failed
+        return self._failures < MAX_FAILURES
 
     async def reserve(self, client: str, policies: Sequence[Policy], cost: int) -> Reservation:
-        """Add the cost to the client's count in each policy, or to none.
+        """Add the cost to the client's count in each policy, or to none if it does not fit.
 
         Each addition is one atomic step, in Redis too: many at once cannot exceed the quota.
 
         Raises:
-            RateLimited: the cost does not fit into a quota.
             LimitsUnavailable: the shared storage is away, and RATE_LIMIT_FAIL_CLOSED is set.
         """
 
         async def add(storage: Storage) -> Reservation:
             counts = [await _count(storage, client, policy, cost) for policy in policies]
             reservation = Reservation(counts, storage)
-            if any(count.remaining() < 0 for count in counts):
+            if reservation.violated():
                 await reservation.add(-cost)
             return reservation
 
-        reservation = await self._run(add)
-        if violated := [count for count in reservation.counts if count.remaining() < 0]:
-            raise RateLimited(
-                [count.policy.name for count in violated],
-                max(count.wait() for count in violated),
-                {"RateLimit": limit_field(violated)},
-            )
-        return reservation
+        return await self._run(add)
 
     async def settle(self, reservation: Reservation, spending: Spending) -> None:
         """Count what was spent instead of what was reserved."""
@@ -114,7 +114,7 @@ class RateLimiter:
         if self._shared is None:
             return await action(self._local)
         if time.monotonic() >= self._next_try:
-            if self._has_failed:
+            if not self.is_up:
                 self._next_try = time.monotonic() + RETRY_AFTER  # others do not wait for this one
             try:
                 async with asyncio.timeout(TIMEOUT):
@@ -129,18 +129,19 @@ class RateLimiter:
         return await action(self._local)
 
     def _fail(self, error: BaseException) -> None:
-        self._next_try = time.monotonic() + RETRY_AFTER
-        if not self._has_failed:
+        self._failures += 1
+        if self._failures == MAX_FAILURES:
             instead = "refused" if self._fail_closed else "counted by each process for itself"
             logger.error(
                 "RATE_LIMIT_STORAGE_URI fails with %s: requests are %s", describe(error), instead
             )
-        self._has_failed = True
+        if not self.is_up:
+            self._next_try = time.monotonic() + RETRY_AFTER
 
     def _recover(self) -> None:
-        if self._has_failed:
+        if not self.is_up:
             logger.warning("RATE_LIMIT_STORAGE_URI answers again")
-        self._has_failed = False
+        self._failures = 0
         self._next_try = 0.0
 
 

@@ -3,8 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-
-import httpx2
+from urllib.parse import unquote, urlsplit
 
 from ..keys import PREFIX
 from ..settings import Settings
@@ -53,7 +52,8 @@ def redact_in_logs(settings: Settings) -> RedactingRecordFactory:
     if not isinstance(factory, RedactingRecordFactory):
         factory = RedactingRecordFactory(factory)
     factory.add_secret(settings.openai_api_key.get_secret_value())
-    storage = httpx2.URL(settings.rate_limit_storage_uri.get_secret_value())
-    factory.add_secret(storage.password)
+    password = urlsplit(settings.rate_limit_storage_uri.get_secret_value()).password or ""
+    factory.add_secret(password)
+    factory.add_secret(unquote(password))
     logging.setLogRecordFactory(factory)
     return factory

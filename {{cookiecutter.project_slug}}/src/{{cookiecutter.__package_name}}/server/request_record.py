@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..observer import Operation, Outcome, Spending
@@ -21,6 +21,8 @@ class RequestRecord:
     is_public: bool
     """Whether the route needs no key and has no limits."""
     metrics: Metrics
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of its response, whichever part of the application sends it."""
     client_id: str = ANONYMOUS
     """The id of the client's key."""
     problem: str | None = None

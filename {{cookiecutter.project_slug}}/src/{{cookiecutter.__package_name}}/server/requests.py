@@ -56,23 +56,24 @@ class RequestMiddleware:
         asked = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         used = asked if WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
         record = RequestRecord(used, *self._routes.find(scope), self._metrics)
+        record.headers[REQUEST_ID_HEADER] = used
         # Not reset: the task ends soon, and uvicorn logs exceptions after this middleware.
         current.set(record)
         status = CLIENT_CLOSED_REQUEST
         started = time.perf_counter()
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = used
+                MutableHeaders(scope=message).update(record.headers)
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_headers)
         finally:
             if scope.get("state", {}).get("has_disconnected"):
-                status = CLIENT_CLOSED_REQUEST
+                status, record.problem = CLIENT_CLOSED_REQUEST, None
             self._end(scope, record, status, time.perf_counter() - started)
 
     def _end(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:

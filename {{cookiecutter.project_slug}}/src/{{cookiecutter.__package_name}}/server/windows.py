@@ -47,10 +47,10 @@ class Count(NamedTuple):
         if self.cost > quota:
             return math.inf
         if self.current <= quota:  # then the previous window is too much
-            return self.reset() - seconds * (quota - self.current) / self.previous
+            return self.reset() - seconds * (quota - self.current + 1) / self.previous
         # In the next window, the current one is the previous, without this cost.
         others = self.current - self.cost
-        return self.reset() + seconds * max(0, 1 - (quota - self.cost) / others)
+        return self.reset() + seconds * max(0, 1 - (quota - self.cost + 1) / others)
 
 
 # The header fields of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/
@@ -62,10 +62,12 @@ def policy_field(policies: Sequence[Policy]) -> str:
 
 
 def limit_field(counts: Sequence[Count]) -> str:
-    return ", ".join(
-        f'"{c.policy.name}";r={max(0, c.remaining())};t={math.ceil(_until(c))}' for c in counts
-    )
+    return ", ".join(_limit(count) for count in counts)
 
 
-def _until(count: Count) -> float:
-    return count.reset() if count.remaining() >= 0 else count.wait()
+def _limit(count: Count) -> str:
+    remaining, until = count.remaining(), count.reset()
+    if remaining < 0:  # the cost has been given back
+        remaining, until = max(0, remaining + count.cost), count.wait()
+    reset = "" if until == math.inf else f";t={math.ceil(until)}"
+    return f'"{count.policy.name}";r={remaining}{reset}'
