@@ -21,7 +21,7 @@ import uvicorn
 from tenacity import wait_none
 
 from {{ cookiecutter.__package_name }} import __main__ as main
-from {{ cookiecutter.__package_name }} import app, environment, errors, settings
+from {{ cookiecutter.__package_name }} import app, environment, errors, observer, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import disconnect, requests, shutdown
 from {{ cookiecutter.__package_name }}.server import events as service_events
@@ -59,6 +59,7 @@ __all__ = [
     "errors",
     "key_check",
     "main",
+    "observer",
     "openai_service",
     "requests",
     "retries",

@@ -1,8 +1,7 @@
 """How `upstream` reports to `server`, without importing it, what the calls of a request do."""
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 
 class Operation(NamedTuple):
@@ -16,6 +15,9 @@ class Operation(NamedTuple):
     """The most that an attempt may cost, input and output. Default: MAX_OUTPUT_TOKENS."""
 
 
+OTHER = Operation()
+
+
 class Outcome(NamedTuple):
     """How an attempt ended."""
 
@@ -25,24 +27,16 @@ class Outcome(NamedTuple):
     seconds: float
     input_tokens: int
     output_tokens: int
+    may_cost_more: bool
+    """Whether OpenAI may charge for more than these tokens."""
     upstream_request_id: str | None
 
 
-@dataclass
-class Spending:
-    """The tokens of a call."""
+class Observer:
+    """Its methods may be called in any thread. This one, of calls outside requests, ignores all."""
 
-    reserved: int
-    spent: int = 0
-    """May exceed what is reserved: each attempt whose usage is unknown counts as the most."""
-
-
-class Observer(Protocol):
-    """Its methods may be called in any thread."""
-
-    @property
-    def reserve(self) -> Callable[[int], Coroutine[Any, Any, Spending]] | None:
-        """If tokens are limited: reserves some. May refuse with a ServiceError."""
+    reserve: Callable[[Operation], Coroutine[Any, Any, None]] | None = None
+    """If tokens are limited: reserves the most that a call may cost, or raises RateLimited."""
 
     def queued(self, seconds: float) -> None:
         """A call has waited for a slot."""

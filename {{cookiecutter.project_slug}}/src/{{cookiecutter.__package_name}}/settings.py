@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     max_messages: PositiveInt | None = None
     """In one request."""
     max_message_characters: PositiveInt | None = None
-    """In the text of one message."""
+    """In the texts of one message."""
     max_output_tokens: PositiveInt | None = None
     """The most that requests may ask for, and what is sent for requests that name none."""
 

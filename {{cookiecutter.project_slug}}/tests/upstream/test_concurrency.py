@@ -17,6 +17,7 @@ from ..conftest import (
     deadline,
     errors,
     make_settings,
+    observer,
     serving,
     wait_until,
 )
@@ -165,7 +166,7 @@ def test_calls_get_slots_in_the_order_of_arrival(offline: OfflineOpenAI) -> None
 
     async def call(name: str) -> None:
         if ticket := limiter.enter():
-            await limiter.wait(ticket, deadline.Deadline(10))
+            await limiter.wait(ticket, deadline.Deadline(10), observer.Observer())
         order.append(name)
         await asyncio.sleep(0.01)
         limiter.release()

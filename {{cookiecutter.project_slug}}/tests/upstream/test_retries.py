@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from tenacity import Retrying
 
-from ..conftest import KEY, Service, deadline, error_mapping, retries, settings
+from ..conftest import KEY, Service, deadline, error_mapping, observer, retries, settings
 from dev.offline_openai import OfflineOpenAI, Received, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
@@ -46,7 +46,9 @@ def waits(failures: int, **headers: str) -> list[float]:
                 raise errors.pop()
 
     slept: list[float] = []
-    Retrying(**retries.policy(known, deadline.Deadline(60)), sleep=slept.append)(call)
+    Retrying(
+        **retries.policy(known, deadline.Deadline(60), observer.Observer()), sleep=slept.append
+    )(call)
     return slept
 
 

@@ -57,10 +57,10 @@ def to_params(request: ChatRequest, settings: Settings, *, stream: bool = False)
 
 
 def _check_size(request: ChatRequest, settings: Settings) -> None:
-    longest = max(len(text) for message in request.messages for text in message.texts())
+    longest = max(sum(map(len, message.texts())) for message in request.messages)
     for size, limit, what in (
         (len(request.messages), settings.max_messages, "messages"),
-        (longest, settings.max_message_characters, "characters in a text"),
+        (longest, settings.max_message_characters, "characters in a message"),
         (request.max_output_tokens or 0, settings.max_output_tokens, "max_output_tokens"),
     ):
         if limit is not None and size > limit:

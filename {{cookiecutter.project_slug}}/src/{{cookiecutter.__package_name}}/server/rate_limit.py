@@ -1,12 +1,11 @@
 """How much a client may use: applies RATE_LIMIT and TOKEN_LIMIT to requests."""
 
 import ipaddress
-from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import RateLimited
-from ..observer import Spending
+from ..observer import Operation
 from ..settings import Settings
 from .rate_limiter import RateLimiter, Reservation
 from .request_record import ANONYMOUS, current
@@ -23,6 +22,7 @@ class RateLimit:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self._requests = [Policy("requests", *window) for window in settings.rate_limit]
+        self._max_output_tokens = settings.max_output_tokens or 0
         self._tokens = [Policy("tokens", *window) for window in settings.token_limit]
         self._policy_field = policy_field([*self._requests, *self._tokens])
 
@@ -44,20 +44,21 @@ class RateLimit:
                 raise RateLimited(names, max(count.wait() for count in violated))
             return reservation
 
-        async with AsyncExitStack() as at_end:
+        async def reserve_tokens(operation: Operation) -> None:
+            reserved.append(await reserve(self._tokens, record.most_tokens(operation)))
 
-            async def reserve_tokens(cost: int) -> Spending:
-                reservation = await reserve(self._tokens, cost)
-                spending = Spending(cost)
-                at_end.push_async_callback(limiter.settle, reservation, spending)
-                return spending
-
-            record.headers["RateLimit-Policy"] = self._policy_field
-            if self._requests:
-                await reserve(self._requests, 1)
-            if self._tokens:
-                record.reserve = reserve_tokens
+        reserved: list[Reservation] = []
+        record.headers["RateLimit-Policy"] = self._policy_field
+        if self._requests:
+            await reserve(self._requests, 1)
+        if self._tokens:
+            record.reserve, record.max_output_tokens = reserve_tokens, self._max_output_tokens
+        try:
             await self.app(scope, receive, send)
+        finally:
+            for i, reservation in enumerate(reserved):
+                spent = record.spent_tokens if i == 0 else 0
+                await limiter.settle(reservation, spent)
 
 
 def address_of(scope: Scope) -> str:

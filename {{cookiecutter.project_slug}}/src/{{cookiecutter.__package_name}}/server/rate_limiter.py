@@ -15,7 +15,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..errors import LimitsUnavailable, describe
-from ..observer import Spending
 from ..settings import Settings
 from .windows import Count, Policy
 
@@ -35,6 +34,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Reservation:
     counts: Sequence[Count]
+    cost: int
     storage: Storage
 
     def violated(self) -> list[Count]:
@@ -96,18 +96,18 @@ class RateLimiter:
 
         async def add(storage: Storage) -> Reservation:
             counts = [await _count(storage, client, policy, cost) for policy in policies]
-            reservation = Reservation(counts, storage)
+            reservation = Reservation(counts, cost, storage)
             if reservation.violated():
                 await reservation.add(-cost)
             return reservation
 
         return await self._run(add)
 
-    async def settle(self, reservation: Reservation, spending: Spending) -> None:
+    async def settle(self, reservation: Reservation, spent: int) -> None:
         """Count what was spent instead of what was reserved."""
         with suppress(StorageError, TimeoutError):  # the reservation then counts
             async with asyncio.timeout(TIMEOUT):
-                await reservation.add(spending.spent - spending.reserved)
+                await reservation.add(spent - reservation.cost)
 
     async def _run(self, action: Callable[[Storage], Awaitable[T]]) -> T:
         """Run with the shared storage; while that fails, with the local one."""

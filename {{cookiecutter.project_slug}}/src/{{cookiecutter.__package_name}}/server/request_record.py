@@ -5,14 +5,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..observer import Operation, Outcome, Spending
+from ..observer import Observer, Operation, Outcome
 from .metrics import Metrics
 
 ANONYMOUS = "anonymous"
 
 
 @dataclass
-class RequestRecord:
+class RequestRecord(Observer):
     """The observer of the request's calls of OpenAI."""
 
     id: str
@@ -31,8 +31,14 @@ class RequestRecord:
     input_tokens: int = 0
     output_tokens: int = 0
     upstream_request_id: str | None = None
-    reserve: Callable[[int], Coroutine[Any, Any, Spending]] | None = None
-    """If tokens are limited: reserves the most that a call may cost. Raises RateLimited."""
+    reserve: Callable[[Operation], Coroutine[Any, Any, None]] | None = None
+    max_output_tokens: int = 0
+    spent_tokens: int = 0
+    """Input and output; an attempt whose usage is not known counts as the most that it may cost."""
+
+    def most_tokens(self, operation: Operation) -> int:
+        tokens = operation.max_tokens
+        return self.max_output_tokens if tokens is None else tokens
 
     def queued(self, seconds: float) -> None:
         self.metrics.queue_wait.observe(seconds)
@@ -45,6 +51,10 @@ class RequestRecord:
         self.metrics.time_to_first_chunk.labels(name, model).observe(seconds)
 
     def ended(self, outcome: Outcome) -> None:
+        tokens = outcome.input_tokens + outcome.output_tokens
+        if outcome.may_cost_more:
+            tokens = max(tokens, self.most_tokens(outcome.operation))
+        self.spent_tokens += tokens
         self.attempts += 1
         self.input_tokens += outcome.input_tokens
         self.output_tokens += outcome.output_tokens

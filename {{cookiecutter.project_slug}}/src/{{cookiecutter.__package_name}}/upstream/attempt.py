@@ -2,8 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Self
@@ -12,11 +10,15 @@ import httpx2
 import openai
 from opentelemetry import propagate, trace
 
-from ..errors import ServiceError
-from ..observer import Observer, Operation, Outcome, Spending
+from ..errors import DeadlineExceeded, InternalError, ServiceError
+from ..observer import Operation, Outcome
 from ..settings import Settings
 from .deadline import Deadline
 from .error_mapping import REQUEST_ID
+from .lifetime import Lifetime
+
+CANCELLED = "cancelled"  # by a client disconnect, a shutdown or the endpoint
+NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)  # of the provider that is configured later, if any
@@ -30,14 +32,13 @@ class Attempt:
         operation: Operation,
         settings: Settings,
         deadline: Deadline,
-        observer: Observer | None,
-        spending: Spending | None,
+        lifetime: Lifetime,
     ) -> None:
         self._operation = operation
         self._log_prompts = settings.log_prompts
         self._deadline = deadline
-        self._observer = observer
-        self._spending = spending
+        self._is_cancelled = lifetime.is_cancelled
+        self._observer = lifetime.observer
         self._started = time.perf_counter()
         self._has_begun = False
         self._has_ended = False
@@ -80,8 +81,7 @@ class Attempt:
     def begin(self) -> None:
         """The first event of a stream has arrived."""
         self._has_begun = True
-        if self._observer:
-            self._observer.begun(self._operation, time.perf_counter() - self._started)
+        self._observer.begun(self._operation, time.perf_counter() - self._started)
 
     def add(self, result: object) -> None:
         """A whole result, or an event of a stream."""
@@ -98,54 +98,44 @@ class Attempt:
             return
         self._has_ended = True
         usage = [tokens for tokens in self._usage.values() if tokens]
-        input_tokens, output_tokens = (sum(tokens) for tokens in zip((0, 0), *usage, strict=True))
-        if self._spending:
-            spent = input_tokens + output_tokens
-            if self._may_cost_more(error):
-                spent = max(spent, self._spending.reserved)
-            self._spending.spent += spent
-        if self._log_prompts and self._results:
-            logger.info("Reply", extra={"reply": " ".join(map(str, self._results))})
-        error_type = self._error_type(error) if error else ""
-        self._span.set_attributes(
-            {
-                "gen_ai.usage.input_tokens": input_tokens,
-                "gen_ai.usage.output_tokens": output_tokens,
-            }
+        outcome = Outcome(
+            self._operation,
+            self._error_type(error),
+            time.perf_counter() - self._started,
+            input_tokens=sum(tokens[0] for tokens in usage),
+            output_tokens=sum(tokens[1] for tokens in usage),
+            may_cost_more=self._may_cost_more(error),
+            upstream_request_id=self._request_id,
         )
-        if error_type:
-            self._span.set_attribute("error.type", error_type)
+        self._observer.ended(outcome)
+        if self._results:
+            logger.info("Reply", extra={"reply": " ".join(map(str, self._results))})
+        self._span.set_attribute("gen_ai.usage.input_tokens", outcome.input_tokens)
+        self._span.set_attribute("gen_ai.usage.output_tokens", outcome.output_tokens)
+        if outcome.error_type:
+            self._span.set_attribute("error.type", outcome.error_type)
             self._span.set_status(trace.StatusCode.ERROR)
         self._span.end()
-        if self._observer:
-            seconds = time.perf_counter() - self._started
-            self._observer.ended(
-                Outcome(
-                    self._operation,
-                    error_type,
-                    seconds,
-                    input_tokens,
-                    output_tokens,
-                    self._request_id,
-                )
-            )
 
     def _may_cost_more(self, error: BaseException | None) -> bool:
-        """Whether OpenAI may charge for more than the usage that it reported."""
         if error is None:  # results without a field for usage, such as lists of files, are free
             return bool(self._usage) and not all(self._usage.values())
         cause = error.__cause__
         was_refused = isinstance(cause, openai.APIStatusError)
-        was_sent = not isinstance(cause and cause.__cause__, httpx2.ConnectError)
+        was_sent = not isinstance(cause and cause.__cause__, NOT_SENT)
         return self._has_begun or (was_sent and not was_refused)
 
-    def _error_type(self, error: BaseException) -> str:
-        if isinstance(error, ServiceError):
-            return error.type
+    def _error_type(self, error: BaseException | None) -> str:
+        if error is None:
+            return ""
+        # First what aborted the attempt: the error may be only its consequence.
+        if self._is_cancelled():
+            return CANCELLED
+        if self._deadline.has_passed() and not self._has_begun:
+            return DeadlineExceeded.type
         if isinstance(error, Exception):
-            return "internal-error"
-        is_late = self._deadline.has_passed() and not self._has_begun
-        return "deadline-exceeded" if is_late else "cancelled"
+            return error.type if isinstance(error, ServiceError) else InternalError.type
+        return CANCELLED
 
 
 # A context variable: the SDK, between `OpenAIService` and the HTTP client, passes on no arguments.
@@ -166,32 +156,11 @@ def _tokens(usage: object) -> tuple[int, int] | None:
     if usage is None:
         return None
     return (
-        _count(usage, "input_tokens") or _count(usage, "prompt_tokens"),
-        _count(usage, "output_tokens") or _count(usage, "completion_tokens"),
+        _count(usage, "input_tokens", "prompt_tokens"),
+        _count(usage, "output_tokens", "completion_tokens"),
     )
 
 
-def _count(usage: object, name: str) -> int:
-    count = getattr(usage, name, None)
-    return count if isinstance(count, int) and count > 0 else 0
-
-
-@contextmanager
-def queueing(observer: Observer | None) -> Iterator[None]:
-    """Report how long the block waits for a slot."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        if observer:
-            observer.queued(time.perf_counter() - started)
-
-
-async def reserve(
-    operation: Operation, settings: Settings, observer: Observer | None
-) -> Spending | None:
-    """Reserve tokens for a call, if they are limited."""
-    if observer is None or observer.reserve is None:
-        return None
-    tokens = operation.max_tokens
-    return await observer.reserve(settings.max_output_tokens or 0 if tokens is None else tokens)
+def _count(usage: object, *names: str) -> int:
+    counts = [getattr(usage, name, None) for name in names]
+    return next((count for count in counts if isinstance(count, int) and count > 0), 0)

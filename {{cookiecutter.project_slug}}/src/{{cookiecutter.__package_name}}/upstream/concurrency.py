@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 
 from ..errors import DeadlineExceeded, Overloaded
+from ..observer import Observer
 from ..settings import Settings
 from .deadline import Deadline
 
@@ -49,13 +51,14 @@ class ConcurrencyLimiter:
             self._queue.append(ticket)
             return ticket
 
-    async def wait(self, ticket: "Future[None]", deadline: Deadline) -> None:
+    async def wait(self, ticket: "Future[None]", deadline: Deadline, observer: Observer) -> None:
         """Wait for a slot on the event loop.
 
         Raises:
             Overloaded: the wait exceeded `queue_timeout_seconds`.
             DeadlineExceeded: the deadline passed first.
         """
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(min(self._queue_timeout, deadline.remaining())):
                 await asyncio.wrap_future(ticket)
@@ -67,6 +70,8 @@ class ConcurrencyLimiter:
             if not isinstance(error, TimeoutError):
                 raise
             raise (DeadlineExceeded() if deadline.has_passed() else Overloaded()) from None
+        finally:
+            observer.queued(time.perf_counter() - started)
 
     def release(self) -> None:
         """Grant the slot to the first call in the queue, or mark it as free."""

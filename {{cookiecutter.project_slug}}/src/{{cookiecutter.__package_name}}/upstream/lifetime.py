@@ -1,4 +1,4 @@
-"""The lifetime of a request, which bounds the lifetime of its calls."""
+"""The request that a call belongs to."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -8,9 +8,11 @@ from ..observer import Observer
 
 
 class Lifetime(NamedTuple):
-    is_cancelled: Callable[[], bool]
+    is_cancelled: Callable[[], bool] = lambda: False
     """Whether to abort the calls. For threads, which cannot be cancelled and poll it."""
-    exit_stack: AsyncExitStack
+    exit_stack: AsyncExitStack | None = None
     """Closes, after the request, the streams that are still open."""
-    observer: Observer
-    """Hears what the calls do."""
+    observer: Observer = Observer()
+
+
+OUTSIDE_REQUESTS = Lifetime()

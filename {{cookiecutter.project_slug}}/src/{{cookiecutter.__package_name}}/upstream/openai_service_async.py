@@ -9,21 +9,19 @@ from typing import Self, TypeVar
 from openai import AsyncOpenAI
 from tenacity import AsyncRetrying
 
-from ..observer import Operation
+from ..observer import OTHER, Operation
 from ..settings import Settings
-from .attempt import Attempt, queueing, reserve
+from .attempt import Attempt
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
-from .lifetime import Lifetime
+from .lifetime import OUTSIDE_REQUESTS, Lifetime
 from .retries import policy
 from .streaming import Stream
 from .transport import Transport
 
 T = TypeVar("T")
-
-DEFAULT = Operation()
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class OpenAIService:
     settings: Settings
     _client: AsyncOpenAI
     limiter: ConcurrencyLimiter
-    _lifetime: Lifetime | None = None
+    _lifetime: Lifetime = OUTSIDE_REQUESTS
 
     @classmethod
     @asynccontextmanager
@@ -44,7 +42,7 @@ class OpenAIService:
         return replace(self, _lifetime=lifetime)
 
     async def call(
-        self, send: Callable[[AsyncOpenAI], Awaitable[T]], operation: Operation = DEFAULT
+        self, send: Callable[[AsyncOpenAI], Awaitable[T]], operation: Operation = OTHER
     ) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
@@ -74,7 +72,7 @@ class OpenAIService:
     async def stream(
         self,
         send: Callable[[AsyncOpenAI], AsyncIterable[T] | Awaitable[AsyncIterable[T]]],
-        operation: Operation = DEFAULT,
+        operation: Operation = OTHER,
     ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or an async generator.
 
@@ -91,7 +89,7 @@ class OpenAIService:
             return stream
 
         stream = await self._begin(open_stream, operation)
-        if self._lifetime:
+        if self._lifetime.exit_stack:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
@@ -100,17 +98,17 @@ class OpenAIService:
 
         async def try_once() -> T:
             with (
-                Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                Attempt(operation, self.settings, deadline, self._lifetime) as attempt,
                 translated(),
             ):
                 return await send(attempt)
 
         deadline = Deadline(self.settings.deadline_seconds)
-        observer = self._lifetime.observer if self._lifetime else None
-        spending = await reserve(operation, self.settings, observer)
+        observer = self._lifetime.observer
+        if observer.reserve:
+            await observer.reserve(operation)
         if ticket := self.limiter.enter():
-            with queueing(observer):
-                await self.limiter.wait(ticket, deadline)
+            await self.limiter.wait(ticket, deadline, observer)
         try:
             with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):

@@ -19,22 +19,20 @@ from anyio import NoEventLoopError, from_thread
 from openai import OpenAI
 from tenacity import Retrying
 
-from ..observer import Operation
+from ..observer import OTHER, Operation
 from ..settings import Settings
-from .attempt import Attempt, queueing, reserve
+from .attempt import Attempt
 from .call import Call
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
-from .lifetime import Lifetime
+from .lifetime import OUTSIDE_REQUESTS, Lifetime
 from .retries import policy
 from .streaming import LoopWaker, Stream
 from .transport import Transport
 
 T = TypeVar("T")
-
-DEFAULT = Operation()
 
 # Besides the threads of calls in flight and in the queue: for handlers that do not call OpenAI,
 # and for calls that are refused because the queue is full.
@@ -49,7 +47,7 @@ class OpenAIService:
     _executor: ThreadPoolExecutor
     limiter: ConcurrencyLimiter
     _waker: LoopWaker
-    _lifetime: Lifetime | None = None
+    _lifetime: Lifetime = OUTSIDE_REQUESTS
 
     @classmethod
     @asynccontextmanager
@@ -72,7 +70,7 @@ class OpenAIService:
         """The same service, for calls and streams that end with `lifetime` at the latest."""
         return replace(self, _lifetime=lifetime)
 
-    def call(self, send: Callable[[OpenAI], T], operation: Operation = DEFAULT) -> T:
+    def call(self, send: Callable[[OpenAI], T], operation: Operation = OTHER) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
         `send` may use any method of the client, such as
@@ -101,7 +99,7 @@ class OpenAIService:
         return result
 
     def stream(
-        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = DEFAULT
+        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = OTHER
     ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
@@ -123,7 +121,7 @@ class OpenAIService:
             return stream
 
         stream = self._begin(open_stream, operation)
-        if self._lifetime:
+        if self._lifetime.exit_stack:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
@@ -134,7 +132,7 @@ class OpenAIService:
             self._stop_if_cancelled()
             try:
                 with (
-                    Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                    Attempt(operation, self.settings, deadline, self._lifetime) as attempt,
                     translated(),
                 ):
                     return send(call, attempt)
@@ -143,13 +141,11 @@ class OpenAIService:
                 raise
 
         deadline = Deadline(self.settings.deadline_seconds)
-        observer = self._lifetime.observer if self._lifetime else None
-        spending = None
-        if observer and observer.reserve:
-            spending = _wait(lambda: reserve(operation, self.settings, observer))
+        observer = self._lifetime.observer
+        if reserve := observer.reserve:
+            _wait(lambda: reserve(operation))
         if ticket := self.limiter.enter():
-            with queueing(observer):
-                _wait(lambda: self.limiter.wait(ticket, deadline))
+            _wait(lambda: self.limiter.wait(ticket, deadline, observer))
         try:
             with deadline.enforced(), self._transport.calling(deadline, self._is_cancelled) as call:
                 return Retrying(
@@ -161,7 +157,7 @@ class OpenAIService:
             raise
 
     def _is_cancelled(self) -> bool:
-        return self._lifetime is not None and self._lifetime.is_cancelled()
+        return self._lifetime.is_cancelled()
 
     def _stop_if_cancelled(self) -> None:
         if self._is_cancelled():
@@ -175,11 +171,11 @@ def _raise_cancelled() -> NoReturn:
     raise asyncio.CancelledError
 
 
-def _wait(wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _wait(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Wait on the event loop, where a client disconnect cancels the wait."""
     try:
-        return from_thread.run(wait)
+        from_thread.run(wait)
     except concurrent.futures.CancelledError:
         _raise_cancelled()
     except NoEventLoopError:  # not in one of AnyIO's threads
-        return asyncio.run(wait())
+        asyncio.run(wait())

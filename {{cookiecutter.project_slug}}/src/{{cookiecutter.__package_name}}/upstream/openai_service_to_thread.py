@@ -15,22 +15,20 @@ from typing import Self, TypeVar
 from openai import OpenAI
 from tenacity import AsyncRetrying
 
-from ..observer import Operation
+from ..observer import OTHER, Operation
 from ..settings import Settings
-from .attempt import Attempt, queueing, reserve
+from .attempt import Attempt
 from .call import Call
 from .client import open_client
 from .concurrency import ConcurrencyLimiter
 from .deadline import Deadline
 from .error_mapping import translated
-from .lifetime import Lifetime
+from .lifetime import OUTSIDE_REQUESTS, Lifetime
 from .retries import policy
 from .streaming import LoopWaker, Stream
 from .transport import Transport
 
 T = TypeVar("T")
-
-DEFAULT = Operation()
 
 # For other users of the default executor, such as asyncio's name resolution.
 SPARE_THREADS = 8
@@ -44,7 +42,7 @@ class OpenAIService:
     _executor: ThreadPoolExecutor
     limiter: ConcurrencyLimiter
     _waker: LoopWaker
-    _lifetime: Lifetime | None = None
+    _lifetime: Lifetime = OUTSIDE_REQUESTS
 
     @classmethod
     @asynccontextmanager
@@ -65,7 +63,7 @@ class OpenAIService:
         """The same service, for streams that end with `lifetime` at the latest."""
         return replace(self, _lifetime=lifetime)
 
-    async def call(self, send: Callable[[OpenAI], T], operation: Operation = DEFAULT) -> T:
+    async def call(self, send: Callable[[OpenAI], T], operation: Operation = OTHER) -> T:
         """Wait for a slot, then call OpenAI, with retries, until the deadline.
 
         `send` runs in a thread and may use any method of the client, such as
@@ -93,7 +91,7 @@ class OpenAIService:
         return result
 
     async def stream(
-        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = DEFAULT
+        self, send: Callable[[OpenAI], Iterable[T]], operation: Operation = OTHER
     ) -> Stream[T]:
         """As `call`, for a `send` that returns one of the SDK's streams or a generator.
 
@@ -114,7 +112,7 @@ class OpenAIService:
             return stream
 
         stream = await self._begin(open_stream, operation)
-        if self._lifetime:
+        if self._lifetime.exit_stack:
             self._lifetime.exit_stack.push_async_callback(stream.aclose)
         return stream
 
@@ -125,17 +123,17 @@ class OpenAIService:
 
         async def try_once(call: Call) -> T:
             with (
-                Attempt(operation, self.settings, deadline, observer, spending) as attempt,
+                Attempt(operation, self.settings, deadline, self._lifetime) as attempt,
                 translated(),
             ):
                 return await send(call, attempt)
 
         deadline = Deadline(self.settings.deadline_seconds)
-        observer = self._lifetime.observer if self._lifetime else None
-        spending = await reserve(operation, self.settings, observer)
+        observer = self._lifetime.observer
+        if observer.reserve:
+            await observer.reserve(operation)
         if ticket := self.limiter.enter():
-            with queueing(observer):
-                await self.limiter.wait(ticket, deadline)
+            await self.limiter.wait(ticket, deadline, observer)
         try:
             with deadline.enforced():
                 async with asyncio.timeout(deadline.remaining()):

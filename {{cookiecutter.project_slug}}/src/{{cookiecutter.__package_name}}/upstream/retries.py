@@ -24,9 +24,7 @@ def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, UpstreamError) and error.is_retryable
 
 
-def policy(
-    settings: Settings, deadline: Deadline, observer: Observer | None = None
-) -> dict[str, Any]:
+def policy(settings: Settings, deadline: Deadline, observer: Observer) -> dict[str, Any]:
     """Arguments of tenacity's `Retrying` and `AsyncRetrying` for one call."""
 
     def stop(state: RetryCallState) -> bool:
@@ -36,8 +34,7 @@ def policy(
 
     def before_sleep(state: RetryCallState) -> None:
         _log(state)
-        if observer:
-            observer.retrying(_error(state).type, state.upcoming_sleep)
+        observer.retrying(_error(state).type, state.upcoming_sleep)
 
     return {
         "retry": retry_if_exception(_is_retryable),

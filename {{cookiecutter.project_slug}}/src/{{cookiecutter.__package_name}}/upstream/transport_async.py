@@ -30,6 +30,8 @@ def _as_httpx_errors() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx2.ConnectError(str(error)) from error
     except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an invalid URL
         raise httpx2.NetworkError(str(error)) from error
 

@@ -113,16 +113,23 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+# The first that matches: each is a subclass of one that follows.
+ERRORS = {
+    urllib3.exceptions.NewConnectionError: httpx2.ConnectError,
+    urllib3.exceptions.ConnectTimeoutError: httpx2.ConnectTimeout,
+    urllib3.exceptions.TimeoutError: httpx2.ReadTimeout,
+    urllib3.exceptions.HTTPError: httpx2.NetworkError,
+}
+
+
 @contextmanager
 def _as_httpx_errors() -> Iterator[None]:
     """Convert urllib3's exceptions to those that the SDK expects."""
     try:
         yield
     except urllib3.exceptions.HTTPError as error:
-        is_timeout = isinstance(error, urllib3.exceptions.TimeoutError)
-        if is_timeout and not isinstance(error, urllib3.exceptions.NewConnectionError):
-            raise httpx2.ReadTimeout(str(error)) from error
-        raise httpx2.NetworkError(str(error)) from error
+        ours = next(cls for theirs, cls in ERRORS.items() if isinstance(error, theirs))
+        raise ours(str(error)) from error
 
 
 class _Body(httpx2.SyncByteStream):
