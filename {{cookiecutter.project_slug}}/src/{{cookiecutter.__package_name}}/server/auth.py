@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import logging
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,9 +21,11 @@ SECURITY_SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
-OPEN_DOOR = (
-    "The service is reached from other machines without keys: set SERVICE_API_KEYS, or"
-    " ALLOW_ANONYMOUS=true to let everybody call OpenAI at your cost."
+LOCALHOST = "localhost"
+NOT_LOCAL = (
+    "Refused a request without a key from another machine, or for a web page of another origin: set"
+    " SERVICE_API_KEYS, list the origin in CORS_ORIGINS, or set ALLOW_ANONYMOUS=true, with which"
+    " everybody can call OpenAI at your cost."
 )
 
 
@@ -37,6 +40,7 @@ class Authentication:
         self.app = app
         self._keys = settings.service_api_keys
         self._allow_anonymous = settings.allow_anonymous
+        self._origins = frozenset(settings.cors_origins)
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,17 +57,30 @@ class Authentication:
     def _client_id(self, scope: Scope) -> str:
         headers = Headers(scope=scope)
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (
-            credentials.strip() if scheme.lower() == "bearer" else ""
-        )
+        bearer = credentials.strip() if scheme.lower() == "bearer" else ""
+        key = headers.get("x-api-key") or bearer
         if self._keys and (key or not self._allow_anonymous):
             return self._id_of(key)
-        if not self._allow_anonymous and not is_loopback((scope.get("server") or [""])[0]):
+        if not self._allow_anonymous and not self._is_local(scope, headers.get("origin")):
             if not self._has_warned:
-                logger.error(OPEN_DOOR)
+                logger.error(NOT_LOCAL)
                 self._has_warned = True
             raise Unauthenticated
         return ANONYMOUS
+
+    def _is_local(self, scope: Scope, origin: str | None) -> bool:
+        """Whether a client on this machine asks, and if it is a browser, for a page of this machine.
+
+        Any page could call a service on loopback: it needs only a host name whose address changes
+        (DNS rebinding).
+        """
+        host = (scope.get("client") or [""])[0] or LOCALHOST  # UNIX sockets have none
+        is_same_machine = is_loopback(host) or host == "testclient"  # of Starlette's TestClient
+        return is_same_machine and (
+            origin is None
+            or is_loopback(urlsplit(origin).hostname or "")
+            or not self._origins.isdisjoint({origin, "*"})
+        )
 
     def _id_of(self, key: str) -> str:
         if not is_well_formed(key):
@@ -78,8 +95,9 @@ class Authentication:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address. A UNIX socket has a path instead of one."""
+    """Whether only this machine reaches the address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host in ("", "localhost", "testserver") or "/" in host  # TestClient's, a path
+        return host == LOCALHOST
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
