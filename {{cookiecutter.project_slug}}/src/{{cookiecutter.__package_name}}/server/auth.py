@@ -3,14 +3,13 @@
 import hmac
 import ipaddress
 import logging
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import Unauthenticated
 from ..keys import digest, is_well_formed
-from ..settings import Settings
+from ..settings import Settings, http_url
 from .request_record import ANONYMOUS, current
 
 logger = logging.getLogger(__name__)
@@ -69,18 +68,18 @@ class Authentication:
         return ANONYMOUS
 
     def _is_local(self, scope: Scope, origin: str | None) -> bool:
-        """Whether a client on this machine asks, and if it is a browser, for a page of this machine.
+        """Whether a client on this machine asks; if a browser, for a page of this machine.
 
-        Any page could call a service on loopback: it needs only a host name whose address changes
+        Other pages could call a service on loopback too: by a host name that changes its address
         (DNS rebinding).
         """
         host = (scope.get("client") or [""])[0] or LOCALHOST  # UNIX sockets have none
-        is_same_machine = is_loopback(host) or host == "testclient"  # of Starlette's TestClient
-        return is_same_machine and (
-            origin is None
-            or is_loopback(urlsplit(origin).hostname or "")
-            or not self._origins.isdisjoint({origin, "*"})
-        )
+        if not is_loopback(host) and host != "testclient":  # of Starlette's TestClient
+            return False
+        if origin is None or not self._origins.isdisjoint({origin, "*"}):
+            return True
+        url = http_url(origin)
+        return url is not None and is_loopback(url.host)
 
     def _id_of(self, key: str) -> str:
         if not is_well_formed(key):
