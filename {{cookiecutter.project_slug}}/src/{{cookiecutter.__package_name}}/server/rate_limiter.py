@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.errors import StorageError
@@ -20,9 +20,12 @@ from .windows import Count, Policy
 
 T = TypeVar("T")
 
-# Seconds for one request's counts. A Redis nearby takes 1 ms.
+# Seconds for one request's counts, and for a connection. A Redis nearby takes 1 ms.
 TIMEOUT = 0.5
-CONNECTIONS = 32
+# The timeout counts turns of the event loop: with hundreds of requests at once, a turn may take
+# longer than the whole timeout, and an answer that is already there is read only in the next one.
+TURNS = 20
+CONNECTIONS = 10
 # After so many failures in a row, the shared storage is away: each request would wait in vain.
 MAX_FAILURES = 3
 # Seconds until one request tries it again.
@@ -64,9 +67,9 @@ class RateLimiter:
         pool = BlockingConnectionPool.from_url(
             uri,
             max_connections=CONNECTIONS,
-            timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            socket_timeout=TIMEOUT,
+            timeout=None,  # `_in_time` has one for all that a request waits for
+            socket_connect_timeout=None,
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 1),  # for idle connections that Redis has closed
         )
         storage = RedisStorage(
@@ -106,10 +109,9 @@ class RateLimiter:
     async def settle(self, reservation: Reservation, spent: int) -> None:
         """Count what was spent instead of what was reserved."""
         with suppress(StorageError, TimeoutError):  # the reservation then counts
-            async with asyncio.timeout(TIMEOUT):
-                await reservation.add(spent - reservation.cost)
+            await _in_time(reservation.add(spent - reservation.cost))
 
-    async def _run(self, action: Callable[[Storage], Awaitable[T]]) -> T:
+    async def _run(self, action: Callable[[Storage], Coroutine[Any, Any, T]]) -> T:
         """Run with the shared storage; while that fails, with the local one."""
         if self._shared is None:
             return await action(self._local)
@@ -117,8 +119,7 @@ class RateLimiter:
             if not self.is_up:
                 self._next_try = time.monotonic() + RETRY_AFTER  # others do not wait for this one
             try:
-                async with asyncio.timeout(TIMEOUT):
-                    result = await action(self._shared)
+                result = await _in_time(action(self._shared))
             except (StorageError, TimeoutError) as error:
                 self._fail(error)
             else:
@@ -143,6 +144,18 @@ class RateLimiter:
             logger.warning("RATE_LIMIT_STORAGE_URI answers again")
         self._failures = 0
         self._next_try = 0.0
+
+
+async def _in_time(action: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.create_task(action)
+    try:
+        for _ in range(TURNS):
+            await asyncio.wait([task], timeout=TIMEOUT / TURNS)
+            if task.done():
+                return task.result()
+        raise TimeoutError(f"no answer within {TIMEOUT} s")
+    finally:
+        task.cancel()
 
 
 async def _count(storage: Storage, client: str, policy: Policy, cost: int) -> Count:
