@@ -18,7 +18,7 @@ from .server.auth import is_loopback
 from .server.logging import configure_logging
 from .server.metrics import MULTIPROC_DIR
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
-from .settings import SettingsError
+from .settings import IN_MEMORY, SettingsError
 from .upstream.connections import load_usable_settings
 from .upstream.key_check import KeyStatus, try_key_at_start
 
@@ -65,6 +65,12 @@ def main() -> None:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info("Listening on http://%s (Ctrl-C stops the service)", address)
     if settings.workers > 1:
+        is_limited = settings.rate_limit or settings.token_limit
+        if is_limited and settings.rate_limit_storage_uri.get_secret_value() == IN_MEMORY:
+            logger.warning(
+                "Each worker counts RATE_LIMIT and TOKEN_LIMIT for itself: set"
+                " RATE_LIMIT_STORAGE_URI=redis://... to have them count together"
+            )
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             # The workers inherit it.
             os.environ[MULTIPROC_DIR] = os.environ.get(MULTIPROC_DIR) or directory

@@ -57,7 +57,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        document["components"]["securitySchemes"] = SECURITY_SCHEMES
+        document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
         # Of all operations, but for those with an own one: `routes.PUBLIC`.
         document["security"] = [{name: []} for name in SECURITY_SCHEMES]
         return document

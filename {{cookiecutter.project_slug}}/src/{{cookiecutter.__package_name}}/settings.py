@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SECONDS = 86_400  # a day; far larger numbers overflow timers and sockets
 
+IN_MEMORY = "memory://"
 ORIGIN = "must be origins such as https://app.example.com"
 
 # OpenAI's keys are long and random; placeholders (`sk-...`, `your-api-key`) have few characters.
@@ -128,7 +129,7 @@ _REDIS: TypeAdapter[RedisDsn] = TypeAdapter(RedisDsn)
 
 
 def _storage_uri(secret: SecretStr) -> SecretStr:
-    if secret.get_secret_value() == "memory://":
+    if secret.get_secret_value() == IN_MEMORY:
         return secret
     try:
         url = _REDIS.validate_python(secret.get_secret_value())
@@ -222,7 +223,7 @@ class Settings(BaseSettings):
     token_limit: Annotated[Windows, AfterValidator(_token_limit)] = ()
     """Tokens of each client, input and output, such as `200000/day`."""
     rate_limit_storage_uri: Annotated[SecretStr, AfterValidator(_storage_uri)] = SecretStr(
-        "memory://"
+        IN_MEMORY
     )
     """Where clients' requests and tokens are counted: `redis://…` for all processes together."""
     rate_limit_fail_closed: bool = False

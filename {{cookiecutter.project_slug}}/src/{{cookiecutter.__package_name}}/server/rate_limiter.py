@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..errors import LimitsUnavailable, describe
-from ..settings import Settings
+from ..settings import IN_MEMORY, Settings
 from .windows import Count, Policy
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class RateLimiter:
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         uri = settings.rate_limit_storage_uri.get_secret_value()
-        if uri == "memory://":
+        if uri == IN_MEMORY:
             yield cls(None, fail_closed=False)
             return
         pool = BlockingConnectionPool.from_url(
