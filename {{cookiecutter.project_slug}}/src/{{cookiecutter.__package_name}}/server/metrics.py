@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -119,7 +120,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-@router.get("/metrics", openapi_extra=PUBLIC)
+@router.get("/metrics", openapi_extra=PUBLIC, response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus' text format."""
     found: Metrics = request.state.metrics
