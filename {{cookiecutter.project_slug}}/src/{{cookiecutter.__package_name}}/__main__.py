@@ -17,6 +17,7 @@ from .app import create_app
 from .server.auth import is_loopback
 from .server.logging import configure_logging
 from .server.metrics import MULTIPROC_DIR
+from .server.redaction import redact_keys
 from .server.shutdown import CLOSING_SECONDS, SIGNALS
 from .settings import IN_MEMORY, SettingsError
 from .upstream.connections import load_usable_settings
@@ -120,7 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def refuse(sentence: str) -> NoReturn:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{redact_keys(sentence)}\n")
     sys.exit(EX_CONFIG)
 
 

@@ -82,7 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_logging(settings)
         for sentence in misspelled_names():
             logger.warning(sentence)
-    redact_in_logs(settings)
+    redact = redact_in_logs(settings).redact
     in_flight: set[asyncio.Task[Any]] = set()
     metrics = Metrics()
 
@@ -132,7 +132,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"logs": False, "operation_spans": False},
     )
     _add_middleware(app, settings, in_flight, metrics)
-    add_exception_handlers(app)
+    add_exception_handlers(app, redact)
     app.include_router(health.router)
     app.include_router(metrics_endpoint.router)
     add_endpoints(app)

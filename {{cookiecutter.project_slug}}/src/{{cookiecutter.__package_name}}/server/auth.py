@@ -3,6 +3,8 @@
 import hmac
 import ipaddress
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +22,6 @@ SECURITY_SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
-LOCALHOST = "localhost"
 NOT_LOCAL = (
     "Refused a request without a key from another machine, or for a web page of another origin: set"
     " SERVICE_API_KEYS, list the origin in CORS_ORIGINS, or set ALLOW_ANONYMOUS=true, with which"
@@ -60,21 +61,21 @@ class Authentication:
         key = headers.get("x-api-key") or bearer
         if self._keys and (key or not self._allow_anonymous):
             return self._id_of(key)
-        if not self._allow_anonymous and not self._is_local(scope, headers.get("origin")):
+        if not self._allow_anonymous and not self._is_for_local_use(scope, headers.get("origin")):
             if not self._has_warned:
                 logger.error(NOT_LOCAL)
                 self._has_warned = True
             raise Unauthenticated
         return ANONYMOUS
 
-    def _is_local(self, scope: Scope, origin: str | None) -> bool:
+    def _is_for_local_use(self, scope: Scope, origin: str | None) -> bool:
         """Whether a client on this machine asks; if a browser, for a page of this machine.
 
         Other pages could call a service on loopback too: by a host name that changes its address
         (DNS rebinding).
         """
-        host = (scope.get("client") or [""])[0] or LOCALHOST  # UNIX sockets have none
-        if not is_loopback(host) and host != "testclient":  # of Starlette's TestClient
+        # Both ends: a server that believes X-Forwarded-For has the client's address from the client.
+        if not (_is_local(scope.get("client")) and _is_local(scope.get("server"))):
             return False
         if origin is None or not self._origins.isdisjoint({origin, "*"}):
             return True
@@ -94,9 +95,18 @@ class Authentication:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host == LOCALHOST
+        return host == "localhost"
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _is_local(end: Sequence[Any] | None) -> bool:
+    """Whether an end of a connection, a pair of host and port, is on this machine."""
+    host = str(end[0]) if end else ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True  # a UNIX socket, or a test client that has names instead of addresses
+    return is_loopback(host)

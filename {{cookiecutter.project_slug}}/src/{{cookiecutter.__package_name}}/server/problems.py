@@ -7,7 +7,7 @@ import http.client
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -101,7 +101,7 @@ def _response(problem: Problem, headers: Mapping[str, str] | None) -> Response:
     return Response(problem.to_json(), problem.status, headers, "application/problem+json")
 
 
-def add_exception_handlers(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI, redact: Callable[[str], str]) -> None:
     """The handlers are `async`: FastAPI would run `def` handlers in its thread pool."""
 
     @app.exception_handler(ServiceError)
@@ -111,7 +111,13 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [InvalidField.model_validate(found) for found in error.errors()[:MAX_ERRORS]]
+        errors = [
+            # Redacted: the names of unknown fields are the client's.
+            InvalidField(
+                loc=[redact(n) if isinstance(n, str) else n for n in e["loc"]], msg=e["msg"]
+            )
+            for e in error.errors()[:MAX_ERRORS]
+        ]
         invalid = InvalidRequest()
         if isinstance(error.body, bytes):  # FastAPI parses JSON only with a JSON content type
             invalid.detail = "A JSON body needs the header `Content-Type: application/json`."

@@ -102,7 +102,8 @@ class RateLimiter:
             reservation = Reservation(counts, cost, storage)
             if reservation.violated():
                 await reservation.add(-cost)
-            return reservation
+                counts = [count._replace(is_refunded=True) for count in counts]
+            return Reservation(counts, cost, storage)
 
         return await self._run(add)
 

@@ -11,6 +11,10 @@ from ..settings import Settings
 # Shorter keys, which only other servers have, may be ordinary words.
 MIN_SECRET_LENGTH = 8
 
+# Keys of OpenAI and of clients. OpenAI's errors quote partly masked ones: `sk-abc***xyz`.
+KEYS = rf"\b(sk-|{PREFIX})[\w*.-]{{4,}}"
+REDACTED = "[redacted]"
+
 
 class RedactingRecordFactory:
     """Redacts secrets in every log record, independent of logger, handler and formatter."""
@@ -22,13 +26,12 @@ class RedactingRecordFactory:
     def add_secret(self, secret: str) -> None:
         if len(secret) >= MIN_SECRET_LENGTH:
             self._secrets.add(secret)
-        # In reverse order, so that a secret matches before its own prefixes. The last pattern is
-        # for other keys and partly masked ones: OpenAI's errors quote `sk-abc***xyz`.
+        # In reverse order, so that a secret matches before its own prefixes.
         secrets = map(re.escape, sorted(self._secrets, reverse=True))
-        self._pattern = re.compile("|".join([*secrets, rf"\b(sk-|{PREFIX})[\w*.-]{{4,}}"]))
+        self._pattern = re.compile("|".join([*secrets, KEYS]))
 
     def redact(self, text: str) -> str:
-        return self._pattern.sub("[redacted]", text)
+        return self._pattern.sub(REDACTED, text)
 
     def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
         record = self._make_record(*args, **kwargs)
@@ -44,6 +47,11 @@ class RedactingRecordFactory:
             # Formatters prefer `exc_text` to `exc_info`.
             record.exc_text = self.redact(logging.Formatter().formatException(record.exc_info))
         return record
+
+
+def redact_keys(text: str) -> str:
+    """For texts about settings that could not be read: only what looks like a key is known."""
+    return re.sub(KEYS, REDACTED, text)
 
 
 def redact_in_logs(settings: Settings) -> RedactingRecordFactory:

@@ -18,7 +18,7 @@ from .routes import RouteTable
 
 REQUEST_ID_HEADER = "X-Request-ID"
 # A key by mistake would be logged.
-WELL_FORMED_ID = re.compile(rf"(?!sk-|{PREFIX})[A-Za-z0-9._-]{{1,128}}")
+WELL_FORMED_ID = re.compile(rf"(?!.*(sk-|{PREFIX}))[A-Za-z0-9._-]{{1,128}}")
 
 # nginx's non-standard status for a client that disconnected before the end of the response.
 CLIENT_CLOSED_REQUEST = 499

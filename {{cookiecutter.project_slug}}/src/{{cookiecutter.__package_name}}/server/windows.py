@@ -31,6 +31,8 @@ class Count(NamedTuple):
     previous: int
     elapsed: float
     """Seconds since the current window began."""
+    is_refunded: bool = False
+    """Whether the cost was taken back, because it did not fit into this or another window."""
 
     def remaining(self) -> int:
         """Negative if the cost does not fit."""
@@ -66,8 +68,9 @@ def limit_field(counts: Sequence[Count]) -> str:
 
 
 def _limit(count: Count) -> str:
-    remaining, until = count.remaining(), count.reset()
-    if remaining < 0:  # the cost has been given back
-        remaining, until = max(0, remaining + count.cost), count.wait()
+    remaining = count.remaining()
+    until = count.reset() if remaining >= 0 else count.wait()
+    if count.is_refunded:
+        remaining = max(0, remaining + count.cost)
     reset = "" if until == math.inf else f";t={math.ceil(until)}"
     return f'"{count.policy.name}";r={remaining}{reset}'
