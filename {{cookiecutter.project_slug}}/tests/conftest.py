@@ -23,7 +23,7 @@ from tenacity import wait_none
 from {{ cookiecutter.__package_name }} import __main__ as main
 from {{ cookiecutter.__package_name }} import app, environment, errors, observer, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
-from {{ cookiecutter.__package_name }}.server import disconnect, requests, shutdown
+from {{ cookiecutter.__package_name }}.server import disconnect, requests, routes, shutdown
 from {{ cookiecutter.__package_name }}.server import events as service_events
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
@@ -63,6 +63,7 @@ __all__ = [
     "openai_service",
     "requests",
     "retries",
+    "routes",
     "service_events",
     "service_logging",
     "settings",
@@ -78,6 +79,9 @@ PACKAGE = app.__package__
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
+# What `python -m <package>.keys new web` has printed.
+CLIENT_KEY = "svc_d93647794ea35266f5b2ec0ac1b4f013a9e90b40f8ef5bf4"
+CLIENT_PAIR = "web:162cf49e454cd0520064fa95c9656bacdc6dfab80d1f3f5b890c7226a53b78e3"
 QUESTION = {"messages": [{"role": "user", "content": "What is a socket?"}]}
 
 
@@ -132,6 +136,15 @@ def ask_without_reading(
         client.connect((url.host, url.port or 0))
         client.sendall(f"{head}content-type: application/json\r\n\r\n{body}".encode())
         yield client
+
+
+def exchange(service: Service, head: str, *headers: str) -> bytes:
+    """The raw answer to a raw request without a body: clients would normalize its path."""
+    url = httpx2.URL(service.url)
+    lines = [f"{head} HTTP/1.1", "host: x", "connection: close", *headers]
+    with socket.create_connection((url.host, url.port or 0), timeout=20) as client:
+        client.sendall("\r\n".join([*lines, "", ""]).encode())
+        return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:

@@ -24,6 +24,7 @@ import pytest
 import uvicorn
 
 from .conftest import (
+    CLIENT_PAIR,
     KEY,
     NO_CERTIFICATES,
     PACKAGE,
@@ -212,6 +213,41 @@ def test_it_listens_on_ipv6(
     status, printed = run_main(**env(offline, HOST="::1"))
     assert status is None
     assert "Listening on http://[::1]:" in printed
+
+
+EVERY_NETWORK = [
+    "0.0.0.0",  # noqa: S104 - bound for a moment, and nothing is served
+    "0",  # another way to write it
+    pytest.param("::", marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")),
+]
+
+
+@pytest.mark.parametrize("host", EVERY_NETWORK)
+def test_other_machines_are_not_served_without_keys(
+    host: str, offline: OfflineOpenAI, run_main: Callable[..., tuple[object, str]]
+) -> None:
+    status, printed = run_main(**env(offline, HOST=host))
+    assert status == 78
+    assert printed.startswith(f"HOST={host} ")
+    assert "SERVICE_API_KEYS" in printed
+    assert "ALLOW_ANONYMOUS" in printed
+    assert (printed.count("\n"), printed.count(". ")) == (1, 0)
+    assert not offline.received
+
+
+@pytest.mark.parametrize("host", EVERY_NETWORK)
+@pytest.mark.parametrize(
+    "changed", [{"SERVICE_API_KEYS": CLIENT_PAIR}, {"ALLOW_ANONYMOUS": "true"}]
+)
+def test_other_machines_are_served_with_keys_or_if_everybody_may_call(
+    host: str,
+    changed: dict[str, str],
+    offline: OfflineOpenAI,
+    run_main: Callable[..., tuple[object, str]],
+) -> None:
+    status, printed = run_main(**env(offline, HOST=host, **changed))
+    assert status is None
+    assert re.search(r"Listening on http://(0\.0\.0\.0|\[::\]):", printed)
 
 
 def test_it_serves_and_stops() -> None:
