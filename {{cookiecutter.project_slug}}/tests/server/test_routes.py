@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
 from ..conftest import CLIENT_KEY, CLIENT_PAIR, Service, app, exchange, make_settings, serving
 from ..conftest import routes as service_routes
@@ -112,6 +112,16 @@ def test_added_routes_need_a_key_unless_they_say_otherwise(
             assert let_in == ADDED_OPEN
             with_key = {h for h, sent in heads.items() if status(service, sent, WITH_KEY) == 200}
             assert with_key == ADDED | ADDED_OPEN, "they exist"
+
+
+# BUG D1: every request fails.
+def test_a_route_of_another_host_needs_a_key(offline: OfflineOpenAI) -> None:
+    application = app.create_app(make_settings(offline, service_api_keys=CLIENT_PAIR))
+    application.host("x", Router([Route("/hosted", lambda _: PlainTextResponse("let in"))]))
+    with serving(application) as service:
+        assert status(service, "GET /livez") == 200
+        assert status(service, "GET /hosted") == 401
+        assert status(service, "GET /hosted", WITH_KEY) == 200
 
 
 def test_a_route_added_while_the_service_runs_needs_a_key(offline: OfflineOpenAI) -> None:
