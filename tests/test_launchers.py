@@ -32,18 +32,19 @@ PACKAGES = (
 GRACE_SECONDS = 2
 # As `python -m`; APP is a factory. With access logs, which the service is to silence.
 LAUNCHERS = {
-    "uvicorn": "uvicorn --factory APP --port PORT",
-    "uvicorn-with-two-workers": "uvicorn --factory APP --port PORT --workers 2",
-    "fastapi-run": "fastapi run --entrypoint APP --host 127.0.0.1 --port PORT",
+    "uvicorn": "uvicorn --factory APP --host HOST --port PORT",
+    "uvicorn-with-two-workers": "uvicorn --factory APP --host HOST --port PORT --workers 2",
+    "fastapi-run": "fastapi run --entrypoint APP --host HOST --port PORT",
     "gunicorn": (
-        "gunicorn -k uvicorn_worker.UvicornWorker --bind 127.0.0.1:PORT --access-logfile - APP()"
+        "gunicorn -k uvicorn_worker.UvicornWorker --bind HOST:PORT --access-logfile - APP()"
     ),
     "hypercorn": (
-        "hypercorn --bind 127.0.0.1:PORT --access-logfile -"
-        f" --graceful-timeout {GRACE_SECONDS} APP()"
+        f"hypercorn --bind HOST:PORT --access-logfile - --graceful-timeout {GRACE_SECONDS} APP()"
     ),
-    "granian": "granian --interface asgi --factory APP --port PORT --access-log",
+    "granian": "granian --interface asgi --factory APP --host HOST --port PORT --access-log",
 }
+
+EVERY_NETWORK = "0.0.0.0"  # noqa: S104 - tests that without keys nothing is served to others
 
 KEY = "sk-test-4ZpQ8vK2mN7rT1xW5yB9"
 QUESTION = json.dumps({"messages": [{"role": "user", "content": "What is a socket?"}]}).encode()
@@ -89,10 +90,12 @@ def launchers(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def ask(url: str, data: bytes | None = None, request_id: str = "any") -> tuple[int, Any, str]:
+def ask(
+    url: str, data: bytes | None = None, request_id: str = "any", **headers: str
+) -> tuple[int, Any, str]:
     """Status, headers and body."""
-    headers = {"content-type": "application/json", "x-request-id": request_id}
-    request = Request(url, data, headers)  # noqa: S310 - of our own server
+    usual = {"content-type": "application/json", "x-request-id": request_id}
+    request = Request(url, data, usual | headers)  # noqa: S310 - of our own server
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
             return response.status, response.headers, response.read().decode()
@@ -107,9 +110,9 @@ def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def is_ready(url: str) -> bool:
+def is_ready(url: str, probe: str = "readyz") -> bool:
     try:
-        return ask(f"{url}/readyz")[0] == 200
+        return ask(f"{url}/{probe}")[0] == 200
     except URLError:
         return False
 
@@ -156,11 +159,14 @@ def launch(venv: Path, launchers: Path, tmp_path: Path) -> Launch:
     (tmp_path / "owners.py").write_text(OWNERS)
 
     @contextmanager
-    def launch_here(launcher: str, app: str, project: Path, **env: str) -> Iterator[Launched]:
+    def launch_here(
+        launcher: str, app: str, project: Path, host: str = "127.0.0.1", **env: str
+    ) -> Iterator[Launched]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        words = LAUNCHERS[launcher].replace("APP", app).replace("PORT", port).split()
+        command = LAUNCHERS[launcher].replace("APP", app).replace("HOST", host)
+        words = command.replace("PORT", port).split()
         path = os.pathsep.join(map(str, (project / "src", tmp_path, launchers)))
         settings = {
             "PYTHONPATH": path,
@@ -204,6 +210,41 @@ def test_bad_settings_are_refused_in_a_sentence(baked: Bake, launch: Launch) -> 
         for text in pool.map(printed, LAUNCHERS):
             assert "OPENAI_API_KEY is not set: " in text
             assert "Traceback" not in text
+
+
+def address_on_a_network() -> str:
+    """Of this machine. Nothing is sent there: connecting a UDP socket only looks up the route."""
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        try:
+            client.connect(("192.0.2.1", 9))  # for documentation (RFC 5737)
+        except OSError:
+            pytest.skip("This machine is on no network.")
+        address: str = client.getsockname()[0]
+        return address
+
+
+def test_without_keys_other_machines_are_refused(baked: Bake, launch: Launch) -> None:
+    """Whatever they say in `Host`: where the request arrived is what counts."""
+    project, address = baked(), address_on_a_network()
+
+    def check(launcher: str) -> None:
+        env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+        app = "chat_service.app:create_app"
+        with launch(launcher, app, project, host=EVERY_NETWORK, **env) as service:
+            wait_until(lambda: service.process.poll() is not None or is_ready(service.url, "livez"))
+            outside = service.url.replace("127.0.0.1", address)
+            for host in ("localhost", "127.0.0.1", address):
+                assert ask(f"{outside}/openapi.json", Host=host)[0] == 401, launcher
+                assert ask(f"{outside}/v1/chat", QUESTION, Host=host)[0] == 401, launcher
+            assert ask(f"{outside}/livez")[0] == 200, launcher
+            # granian gives the application the address 0.0.0.0 for all requests.
+            here = 401 if launcher == "granian" else 200
+            assert ask(f"{service.url}/openapi.json")[0] == here, launcher
+            assert service.log.read_text().count("SERVICE_API_KEYS") == 1, launcher
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(check, LAUNCHERS.keys() - {"uvicorn-with-two-workers"}):
+            pass
 
 
 @pytest.mark.parametrize(
