@@ -87,6 +87,7 @@ FILES = {
     "tests/api/test_completions.py",
     "tests/conftest.py",
     "tests/server/__init__.py",
+    "tests/server/test_anonymous.py",
     "tests/server/test_auth.py",
     "tests/server/test_disconnect.py",
     "tests/server/test_events.py",

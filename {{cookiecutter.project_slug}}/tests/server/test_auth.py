@@ -1,15 +1,13 @@
-"""Which requests are let in, by their key or by where they arrive. See also test_routes.py."""
+"""Which keys let requests in. See also test_anonymous.py and test_routes.py."""
 
 import hashlib
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..conftest import (
@@ -21,7 +19,6 @@ from ..conftest import (
     exchange,
     make_settings,
     requests,
-    serving,
 )
 from dev.offline_openai import OfflineOpenAI
 
@@ -171,81 +168,6 @@ def test_anonymous_clients_can_be_allowed_beside_those_with_keys(
     assert chat(service, bearer(CLIENT_KEY)).is_success
     assert chat(service, bearer(UNKNOWN_KEY)).status_code == 401
     assert chat(service, {"X-API-Key": CLIENT_KEY.upper()}).status_code == 401
-
-
-@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
-def test_without_keys_any_header_is_ignored_on_loopback(
-    header: str, serve: Callable[..., Service], offline: OfflineOpenAI
-) -> None:
-    """Clients of OpenAI's API cannot be told not to send a key."""
-    assert chat(serve(), {header: "Bearer anything"}).is_success
-
-
-class ReachedAt:
-    """The application, as a server sees it whose connection has this address at its own end."""
-
-    def __init__(self, application: ASGIApp, server: object) -> None:
-        self.application = application
-        self.server = server
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.application({**scope, "server": self.server}, receive, send)
-
-
-@pytest.fixture
-def statuses(offline: OfflineOpenAI) -> Callable[..., list[int]]:
-    """Those of two chats without a key and one with a key, by the address they arrive on."""
-
-    def of_service(server: object, **changed: Any) -> list[int]:
-        application = app.create_app(make_settings(offline, **changed))
-        with serving(ReachedAt(application, server)) as service:
-            headers: list[dict[str, str]] = [{"Host": "localhost"}, {}, bearer(CLIENT_KEY)]
-            return [chat(service, with_these).status_code for with_these in headers]
-
-    return of_service
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "192.0.2.7",
-        "10.0.0.7",
-        "0.0.0.0",  # noqa: S104 - what a server may say that listens there
-        "2001:db8::7",
-        "::",
-        "fe80::7%eth0",
-    ],
-)
-def test_without_keys_other_machines_are_refused(
-    address: str, statuses: Callable[..., list[int]], caplog: pytest.LogCaptureFixture
-) -> None:
-    """For servers that do not tell the application on which address they listen."""
-    assert statuses((address, 8000)) == [401] * 3
-    (line,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
-    assert "SERVICE_API_KEYS" in line.getMessage()
-    assert "ALLOW_ANONYMOUS" in line.getMessage()
-
-
-@pytest.mark.parametrize(
-    "server", [("127.0.0.1", 80), ("127.1.2.3", 80), ("::1", 80), ("/run/service.sock", None)]
-)
-def test_without_keys_this_machine_is_let_in(
-    server: object, statuses: Callable[..., list[int]]
-) -> None:
-    assert statuses(server) == [200] * 3
-
-
-def test_with_keys_it_does_not_matter_where_requests_arrive(
-    statuses: Callable[..., list[int]],
-) -> None:
-    assert statuses(("192.0.2.7", 80), service_api_keys=PAIRS) == [401, 401, 200]
-    assert statuses(("127.0.0.1", 80), service_api_keys=PAIRS) == [401, 401, 200]
-
-
-def test_anonymous_clients_of_other_machines_can_be_allowed(
-    statuses: Callable[..., list[int]],
-) -> None:
-    assert statuses(("192.0.2.7", 80), allow_anonymous=True) == [200] * 3
 
 
 def test_a_websocket_needs_a_key_too(offline: OfflineOpenAI) -> None:
