@@ -244,7 +244,7 @@ def test_it_reads_how_long_to_wait(seen: dict[str, Any]) -> None:
     headers = seen["answers"]["over_the_limit"]["headers"]
     assert int(headers["retry-after"]) > 0
     assert ";r=0;t=" in headers["ratelimit"]
-    assert f";q={LIMIT};w=86400" in headers["ratelimit-policy"]  # BUG D5: a 429 has none
+    assert f";q={LIMIT};w=86400" in headers["ratelimit-policy"]
 
 
 def test_a_page_of_another_origin_is_blocked(seen: dict[str, Any]) -> None:
