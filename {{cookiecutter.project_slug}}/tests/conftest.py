@@ -21,9 +21,16 @@ import uvicorn
 from tenacity import wait_none
 
 from {{ cookiecutter.__package_name }} import __main__ as main
-from {{ cookiecutter.__package_name }} import app, environment, errors, observer, settings
+from {{ cookiecutter.__package_name }} import app, environment, errors, keys, observer, settings
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
-from {{ cookiecutter.__package_name }}.server import disconnect, requests, routes, shutdown
+from {{ cookiecutter.__package_name }}.server import (
+    disconnect,
+    rate_limiter,
+    requests,
+    routes,
+    shutdown,
+    windows,
+)
 from {{ cookiecutter.__package_name }}.server import events as service_events
 from {{ cookiecutter.__package_name }}.server import logging as service_logging
 from {{ cookiecutter.__package_name }}.upstream import (
@@ -58,9 +65,11 @@ __all__ = [
     "error_mapping",
     "errors",
     "key_check",
+    "keys",
     "main",
     "observer",
     "openai_service",
+    "rate_limiter",
     "requests",
     "retries",
     "routes",
@@ -72,6 +81,7 @@ __all__ = [
     "streamed_reply",
     "streaming",
     "transport",
+    "windows",
 ]
 PACKAGE = app.__package__
 
@@ -242,7 +252,14 @@ class Server(uvicorn.Server):
 @contextmanager
 def serving(application: Any) -> Iterator[Service]:
     """The application behind uvicorn, in a thread."""
-    config = uvicorn.Config(application, port=0, loop="asyncio", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        application,
+        port=0,
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # as `python -m` sets it
+    )
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
