@@ -87,6 +87,7 @@ FILES = {
     "tests/api/test_completions.py",
     "tests/api/test_request_limits.py",
     "tests/conftest.py",
+    "tests/redis_server.py",
     "tests/server/__init__.py",
     "tests/server/test_anonymous.py",
     "tests/server/test_auth.py",

