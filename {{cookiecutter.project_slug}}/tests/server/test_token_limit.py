@@ -30,6 +30,7 @@ LIMITS = {
     "max_output_tokens": 50,
     "attempt_timeout_seconds": 0.3,
     "trusted_proxies": "127.0.0.1",
+    "allow_anonymous": True,
 }
 # Of QUESTION: its bytes, 16 for the message, and MAX_OUTPUT_TOKENS.
 RESERVED = 17 + 16 + 50
@@ -136,7 +137,7 @@ def test_what_never_reached_openai_costs_nothing(offline: OfflineOpenAI) -> None
         for _ in range(2):
             response = client.chat()
             assert response.json()["type"] == "urn:problem-type:upstream-unreachable"
-            assert QUOTA - remaining(response) == RESERVED  # BUG L10
+            assert QUOTA - remaining(response) == RESERVED
             service.settle()
 
 
@@ -227,7 +228,7 @@ def test_a_request_over_the_limit_is_refused_and_uses_nothing(
 
 
 def test_a_request_that_never_fits_is_told_so(client: Client, offline: OfflineOpenAI) -> None:
-    """Waiting would not help: there is no Retry-After."""  # BUG L1
+    """Waiting would not help: there is no Retry-After."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     for content in ("x" * QUOTA, [image]):  # an image counts as 50,000
         refused = client.chat(messages=[{"role": "user", "content": content}])
@@ -249,7 +250,7 @@ def test_an_image_reserves_what_it_may_cost(
 
 def test_an_answer_that_needs_no_tokens_has_no_empty_header(client: Client) -> None:
     for response in (client.post("/v1/chat", json={}), client.post("/v1/unknown")):
-        assert response.headers.get("ratelimit") != ""  # BUG L3
+        assert response.headers.get("ratelimit") != ""
 
 
 def test_a_hundred_callers_at_once_do_not_spend_more_than_the_limit(
