@@ -6,17 +6,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -34,63 +30,10 @@ from .conftest import (
     shutdown,
     wait_until,
 )
+from .processes import Process, answers, env, get, post, process, stream
 from dev.offline_openai import OfflineOpenAI, Scripted, running
 
-# On connections of their own.
-get = partial(httpx2.get, timeout=60, verify=NO_CERTIFICATES)
-post = partial(httpx2.post, timeout=60, verify=NO_CERTIFICATES)
-stream = partial(httpx2.stream, timeout=60, verify=NO_CERTIFICATES)
-
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
-LISTENS = re.compile(r"(?:Listening|Uvicorn running) on (\S+) ")
-
-
-@dataclass
-class Process:
-    popen: "subprocess.Popen[bytes]"
-    log: Path
-
-    def url(self) -> str:
-        """Where it listens, once it does."""
-        ended = self.popen.poll
-        wait_until(lambda: LISTENS.search(self.log.read_text()) or ended() is not None, seconds=60)
-        found = LISTENS.search(self.log.read_text())
-        assert found, self.log.read_text()
-        return found[1]
-
-    def end(self) -> tuple[int, str]:
-        """Its status, and what it has printed."""
-        return self.popen.wait(timeout=60), self.log.read_text()
-
-
-@contextmanager
-def process(*arguments: str, **env: str) -> Iterator[Process]:
-    """The service, on a port that is free. What it prints goes to a file: a pipe may be full."""
-    with (
-        NamedTemporaryFile() as log,
-        subprocess.Popen(
-            [sys.executable, *(arguments or ("-m", PACKAGE))],
-            env=os.environ | {"PORT": "0"} | env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ) as popen,
-    ):
-        try:
-            yield Process(popen, Path(log.name))
-        finally:
-            popen.kill()
-
-
-def env(offline: OfflineOpenAI, **changed: str) -> dict[str, str]:
-    values = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test", "OPENAI_BASE_URL": offline.url}
-    return values | changed
-
-
-def answers(url: str) -> bool:
-    try:
-        return get(url).is_success
-    except httpx2.TransportError:
-        return False
 
 
 @pytest.fixture
@@ -358,10 +301,12 @@ def check_one_process() -> None:
 def check_workers() -> None:
     with (
         ended_processes() as (owners, ended),
+        TemporaryDirectory() as temporary,
         started(
             # Before listening and after.
             at_check=Scripted(path="/v1/models", status=404, code="model_not_found", times=2),
             WORKERS="2",
+            TMPDIR=temporary,
             **SETTINGS,
             **owners,
         ) as (service, url, offline),
@@ -384,6 +329,7 @@ def check_workers() -> None:
         servers = [int(pid) for pid in re.findall(r"Finished server process \[(\d+)\]", printed)]
         assert len(servers) == 2
         check_exit(ended, servers, [service.popen.pid, *servers])
+        assert not list(Path(temporary).iterdir()), "the directory of the metrics is still there"
 
 
 def check_exit(ended: Path, servers: list[int], processes: list[int]) -> None:
