@@ -104,6 +104,7 @@ FILES = {
     "tests/server/test_problems.py",
     "tests/server/test_rate_limit.py",
     "tests/server/test_rate_limiter.py",
+    "tests/server/test_request_log.py",
     "tests/server/test_routes.py",
     "tests/server/test_shutdown.py",
     "tests/server/test_token_limit.py",

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import socket
 import ssl
@@ -309,6 +310,21 @@ def serve(_offline: OfflineOpenAI, _used: list[Service]) -> Iterator[Callable[..
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are not about the waits between attempts."""
     monkeypatch.setattr(retries, "backoff", wait_none())
+
+
+@pytest.fixture
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    servers = [
+        logging.getLogger(name)
+        for name in (*service_logging.SERVER_LOGGERS, *service_logging.ACCESS_LOGGERS)
+    ]
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    for server in servers:
+        server.filters.clear()
 
 
 @pytest.fixture

@@ -374,6 +374,7 @@ def check_log(printed: str, workers: int) -> None:
     assert messages.count(misspelled) == workers
     assert not any("traceback" in line for line in lines)
     assert KEY not in printed
+    assert " 499" not in printed, "no client has left"
 
 
 def check_that_calls_are_cut() -> None:
@@ -397,6 +398,8 @@ def check_that_calls_are_cut() -> None:
         status, printed = service.end()
         assert status == 0
         assert "Traceback" not in printed
+        assert "/v1/chat 503" in printed
+        assert " 499" not in printed, "no client has left"
 
 
 def test_responses_are_not_held_back_for_delayed_acks() -> None:

@@ -11,13 +11,11 @@ from ..conftest import (
     KEY,
     QUESTION,
     Service,
-    ask_without_reading,
     make_settings,
-    requests,
     service_logging,
     wait_until,
 )
-from dev.offline_openai import OfflineOpenAI, Scripted
+from dev.offline_openai import OfflineOpenAI
 
 
 def test_every_answer_has_a_request_id(service: Service) -> None:
@@ -36,44 +34,6 @@ def test_a_well_formed_request_id_of_the_client_is_kept(endpoint: str, service: 
 def test_another_is_replaced(asked: str, service: Service) -> None:
     headers = [(b"x-request-id", asked.encode())]
     assert service.client.get("/livez", headers=headers).headers["x-request-id"] != asked
-
-
-def test_a_request_leaves_a_line(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    def lines() -> list[logging.LogRecord]:
-        ours = [r for r in caplog.records if r.name == requests.__name__]
-        return [r for r in ours if "forged" in r.getMessage()]  # not that of a request before it
-
-    with caplog.at_level(logging.INFO):
-        service.client.get("/livez%0aforged")
-        wait_until(lines)  # it is written once the answer is sent
-    (line,) = lines()
-    assert line.getMessage() == "GET /livez%0Aforged 404"
-    assert vars(line)["duration_ms"] >= 0
-
-
-def test_a_client_disconnect_is_logged(
-    service: Service, offline: OfflineOpenAI, caplog: pytest.LogCaptureFixture
-) -> None:
-    offline.script(Scripted(status=500, headers={"retry-after": "1"}))
-    with caplog.at_level(logging.INFO):
-        with ask_without_reading(service, "/v1/chat"):
-            wait_until(lambda: offline.received)
-        wait_until(lambda: "POST /v1/chat 499" in caplog.text)
-
-
-@pytest.fixture
-def _restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.level, list(root.handlers)
-    servers = [
-        logging.getLogger(name)
-        for name in (*service_logging.SERVER_LOGGERS, *service_logging.ACCESS_LOGGERS)
-    ]
-    yield
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
-    for server in servers:
-        server.filters.clear()
 
 
 def configure(offline: OfflineOpenAI, **changed: Any) -> None:
