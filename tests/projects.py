@@ -116,6 +116,7 @@ FILES = {
     "tests/test_recipes.py",
     "tests/test_root_path.py",
     "tests/test_settings.py",
+    "tests/test_tracing.py",
     "tests/upstream/__init__.py",
     "tests/upstream/test_causes.py",
     "tests/upstream/test_concurrency.py",
