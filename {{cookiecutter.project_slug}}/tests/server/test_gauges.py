@@ -1,6 +1,7 @@
 """Gauges, and the metrics as a whole: their names, and who decides how many series there are."""
 
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..conftest import QUESTION, Service, keys, wait_until
+from ..conftest import QUESTION, Service, ask_without_reading, keys, wait_until
 from .exposition import ATTEMPTS, CHAT, FIRST_CHUNK, Increase, Series, scrape, value
 from dev.offline_openai import OfflineOpenAI, Scripted
 
@@ -19,8 +20,8 @@ WEB_KEY = keys.new_key()
 
 @pytest.fixture
 def narrow(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
-    """With one slot and a place to wait for it."""
-    service = serve(max_concurrency=1, max_queue=1)
+    """With one slot and a place to wait for it, and with timeouts that are longer than a test."""
+    service = serve(max_concurrency=1, max_queue=1, attempt_timeout_seconds=60, deadline_seconds=60)
     service.settle()
     return service
 
@@ -29,7 +30,7 @@ def narrow(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
 def test_calls_are_seen_while_they_run_and_wait(
     endpoint: str, narrow: Service, offline: OfflineOpenAI
 ) -> None:
-    offline.script(Scripted(words=3, delay=0.3), Scripted(words=3, delay=0.1))
+    offline.script(Scripted(delay=60))
     increase = Increase(narrow)
 
     def gauges() -> tuple[float, float, float]:
@@ -39,19 +40,19 @@ def test_calls_are_seen_while_they_run_and_wait(
 
     assert gauges() == (0, 0, 1)
     with ThreadPoolExecutor() as clients:
-        first = clients.submit(narrow.post, endpoint)
-        wait_until(lambda: offline.received)
-        assert gauges() == (1, 0, 1)
-        second = clients.submit(narrow.post, endpoint)
-        wait_until(lambda: gauges() == (1, 1, 1))
-        refused = narrow.post(endpoint)
-    assert (first.result().status_code, second.result().status_code) == (200, 200)
-    assert refused.json()["type"] == "urn:problem-type:overloaded"
+        with ask_without_reading(narrow, endpoint):
+            wait_until(lambda: offline.received)
+            assert gauges() == (1, 0, 1)
+            second = clients.submit(narrow.post, endpoint)
+            wait_until(lambda: gauges() == (1, 1, 1))
+            assert narrow.post(endpoint).json()["type"] == "urn:problem-type:overloaded"
+            time.sleep(0.05)
+        assert second.result().is_success
     narrow.settle()
     assert gauges() == (0, 0, 1)
     assert increase.one("openai_queue_wait_seconds_count") == ({}, 1)
     _, waited = increase.one("openai_queue_wait_seconds_sum")
-    assert 0.05 < waited < 2
+    assert 0.05 < waited < 5
     assert ("POST", endpoint, "503", "overloaded") in increase.requests()
 
 
@@ -95,8 +96,16 @@ def test_the_storage_of_the_limits_is_up_until_it_fails(
 ) -> None:
     assert value(service.client, "rate_limit_storage_up") == 1
     nowhere = serve(rate_limit="1000/day", rate_limit_storage_uri="redis://127.0.0.1:1")
-    assert nowhere.chat().is_success
+    for _ in range(3):
+        assert nowhere.chat().is_success
     assert value(nowhere.client, "rate_limit_storage_up") == 0
+
+
+def test_an_empty_directory_for_the_metrics_of_workers_is_none(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    assert service.client.get("/metrics").is_success  # BUG gauges 2
 
 
 def drive(service: Service, name: str) -> None:
