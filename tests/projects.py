@@ -115,6 +115,7 @@ FILES = {
     "tests/test_main.py",
     "tests/test_recipes.py",
     "tests/test_root_path.py",
+    "tests/test_secrets.py",
     "tests/test_settings.py",
     "tests/test_tracing.py",
     "tests/upstream/__init__.py",
