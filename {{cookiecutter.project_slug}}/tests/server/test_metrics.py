@@ -93,7 +93,7 @@ def test_a_stream_whose_client_left_is_counted_as_499(
     increase = Increase(service)
     with ask_without_reading(service, "/v1/chat/stream") as client:
         assert client.recv(1)
-    assert increase.requests() == [("POST", "/v1/chat/stream", "499", "")]  # BUG gauges 1
+    assert increase.requests() == [("POST", "/v1/chat/stream", "499", "")]
     assert increase.one(f"{ATTEMPTS}_count") == (CHAT | {"error_type": "cancelled"}, 1)
 
 
@@ -205,7 +205,6 @@ def test_an_attempt_whose_client_left_is_counted(
     with ask_without_reading(service, endpoint):
         wait_until(lambda: offline.received)
     assert increase.requests() == [("POST", endpoint, "499", "")]
-    # BUG gauges 6
     assert increase.one(f"{ATTEMPTS}_count") == (CHAT | {"error_type": "cancelled"}, 1)
 
 
@@ -217,7 +216,7 @@ def test_an_attempt_that_the_deadline_ends_is_counted(
     offline.script(Scripted(delay=60))
     increase = Increase(service)
     assert service.post(endpoint).status_code == 504
-    labels, attempts = increase.one(f"{ATTEMPTS}_count")  # BUG gauges 5
+    labels, attempts = increase.one(f"{ATTEMPTS}_count")
     assert (labels["error_type"], attempts) == ("deadline-exceeded", 1)
     _, seconds = increase.one(f"{ATTEMPTS}_sum")
     assert 0.25 < seconds < 2

@@ -76,7 +76,7 @@ def test_a_refusal_tells_the_policies_and_what_remains(limited: Service, address
     for _ in range(4):
         response = ask(limited, address)
     assert response.headers["ratelimit-policy"] == POLICY
-    assert remaining(response) == {"requests-3600s": 0, "requests-86400s": 97}  # BUG L13
+    assert remaining(response) == {"requests-3600s": 0, "requests-86400s": 97}
     reset = re.findall(r";t=(\d+)", response.headers["ratelimit"])[0]
     assert int(response.headers["retry-after"]) >= int(reset), "as the draft requires"
 

@@ -24,8 +24,8 @@ from ..conftest import (
     serving,
     wait_until,
 )
+from ..processes import started
 from ..redis_server import PASSWORD, RedisServer
-from ..test_main import started
 from dev.offline_openai import OfflineOpenAI, Scripted
 
 # Of Redis, in seconds.
@@ -83,7 +83,7 @@ def test_workers_that_a_hundred_callers_call_at_once_share_the_limits(
     usage = {"prompt_tokens": 33, "completion_tokens": 50, "total_tokens": 83}
     choice = {"message": {"content": "Hello."}, "finish_reason": "stop"}
     reply = json.dumps({"choices": [choice], "usage": usage})
-    settings = {
+    settings: dict[str, Any] = {
         "WORKERS": "2",
         "RATE_LIMIT": "60/day",
         "TOKEN_LIMIT": "1000/day",

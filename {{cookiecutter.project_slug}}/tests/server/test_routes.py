@@ -114,7 +114,6 @@ def test_added_routes_need_a_key_unless_they_say_otherwise(
             assert with_key == ADDED | ADDED_OPEN, "they exist"
 
 
-# BUG D1: every request fails.
 def test_a_route_of_another_host_needs_a_key(offline: OfflineOpenAI) -> None:
     application = app.create_app(make_settings(offline, service_api_keys=CLIENT_PAIR))
     application.host("x", Router([Route("/hosted", lambda _: PlainTextResponse("let in"))]))

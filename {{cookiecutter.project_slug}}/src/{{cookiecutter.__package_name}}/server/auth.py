@@ -61,7 +61,8 @@ class Authentication:
         key = headers.get("x-api-key") or bearer
         if self._keys and (key or not self._allow_anonymous):
             return self._id_of(key)
-        if not self._allow_anonymous and not self._is_for_local_use(scope, headers.get("origin")):
+        origin = headers.get("origin")
+        if not self._allow_anonymous and not self._is_for_local_use(scope, origin):
             if not self._has_warned:
                 logger.error(NOT_LOCAL)
                 self._has_warned = True

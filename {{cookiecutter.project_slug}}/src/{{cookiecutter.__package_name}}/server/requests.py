@@ -6,13 +6,15 @@ import re
 import time
 import uuid
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..keys import PREFIX
 from .metrics import Metrics
+from .redaction import redact_keys
 from .request_record import RequestRecord, current
 from .routes import RouteTable
 
@@ -57,6 +59,11 @@ class RequestMiddleware:
         used = asked if WELL_FORMED_ID.fullmatch(asked) else uuid.uuid4().hex
         record = RequestRecord(used, *self._routes.find(scope), self._metrics)
         record.headers[REQUEST_ID_HEADER] = used
+        span = trace.get_current_span()
+        if span.is_recording():  # FastAPI's, of the request
+            span.set_attribute("url.path", redact_keys(scope["path"]))
+            if query := scope["query_string"]:
+                span.set_attribute("url.query", redact_keys(unquote(query.decode("latin-1"))))
         # Not reset: the task ends soon, and uvicorn logs exceptions after this middleware.
         current.set(record)
         status = CLIENT_CLOSED_REQUEST

@@ -45,4 +45,5 @@ class RouteTable:
             extra = getattr(route, "openapi_extra", None) or {}
             is_public = extra.get("security") == [] or route.path in self._public_paths
             found = Route(route.path_format or "other", is_public)
-            yield route.path_regex, route.methods or set(), found
+            if pattern := getattr(route, "path_regex", None):  # not of `Host`: they need a key
+                yield pattern, route.methods or set(), found

@@ -71,6 +71,6 @@ def _limit(count: Count) -> str:
     remaining = count.remaining()
     until = count.reset() if remaining >= 0 else count.wait()
     if count.is_refunded:
-        remaining = max(0, remaining + count.cost)
+        remaining += count.cost
     reset = "" if until == math.inf else f";t={math.ceil(until)}"
-    return f'"{count.policy.name}";r={remaining}{reset}'
+    return f'"{count.policy.name}";r={max(0, remaining)}{reset}'
