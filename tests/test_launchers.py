@@ -279,6 +279,37 @@ def test_no_key_in_the_log_and_a_clean_stop(
         check_log(service.log.read_text())
 
 
+@pytest.mark.parametrize("launcher", ["uvicorn-with-two-workers", "gunicorn"])
+def test_each_worker_tells_the_metrics_of_all(
+    launcher: str, baked: Bake, launch: Launch, venv: Path, tmp_path: Path
+) -> None:
+    project, directory = baked(), tmp_path / "metrics"
+    directory.mkdir()
+    with (
+        offline_openai(project, venv) as offline,
+        launch(
+            launcher,
+            "chat_service.app:create_app",
+            project,
+            OPENAI_API_KEY=KEY,
+            OPENAI_BASE_URL=offline.url,
+            PROMETHEUS_MULTIPROC_DIR=str(directory),
+            GUNICORN_CMD_ARGS="--workers 2",
+        ) as service,
+    ):
+
+        def tells(*line: str) -> bool:
+            return "\n".join(("", *line, "")) in ask(f"{service.url}/metrics")[2]
+
+        wait_until(lambda: is_ready(service.url))
+        wait_until(lambda: tells('openai_key_status{status="accepted"} 2.0'))
+        for _ in range(20):
+            assert ask(f"{service.url}/v1/chat", QUESTION)[0] == 200
+        labels = 'error_type="",gen_ai_operation_name="chat",gen_ai_request_model="gpt-test"'
+        counted = f"gen_ai_client_operation_duration_seconds_count{{{labels}}} 20.0"
+        assert all(tells(counted) for _ in range(10))
+
+
 def check_requests(url: str) -> None:
     assert ask(f"{url}/livez?key={KEY}")[0] == 200
     status, headers, _ = ask(f"{url}/leak", request_id="the-leak")
