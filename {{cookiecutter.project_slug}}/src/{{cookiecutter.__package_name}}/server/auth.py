@@ -75,7 +75,7 @@ class Authentication:
         Other pages could call a service on loopback too: by a host name that changes its address
         (DNS rebinding).
         """
-        # Both ends: a server that believes X-Forwarded-For has the client's address from the client.
+        # Both ends: some servers have the client's address from X-Forwarded-For, which it may forge.
         if not (_is_local(scope.get("client")) and _is_local(scope.get("server"))):
             return False
         if origin is None or not self._origins.isdisjoint({origin, "*"}):
