@@ -232,7 +232,7 @@ def test_a_refusal_does_not_wait_for_the_body(
     service = serve(rate_limit="1/day")
     assert service.chat().is_success
     url = httpx2.URL(service.url)
-    with socket.create_connection((url.host, url.port or 0)) as client:
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as client:
         head = "POST /v1/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
         client.sendall(head.encode())
         assert client.recv(100_000).startswith(b"HTTP/1.1 429 ")
