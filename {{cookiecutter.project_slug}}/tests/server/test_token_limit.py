@@ -28,7 +28,7 @@ QUOTA = 1000
 LIMITS = {
     "token_limit": f"{QUOTA}/day",
     "max_output_tokens": 50,
-    "attempt_timeout_seconds": 0.3,
+    "attempt_timeout_seconds": 1,
     "trusted_proxies": "127.0.0.1",
     "allow_anonymous": True,
 }
@@ -164,7 +164,7 @@ NO_USAGE = '{"choices": [{"message": {"content": "Hello."}, "finish_reason": "st
         (Scripted(body=NO_USAGE % ""), RESERVED),
         (Scripted(body=NO_USAGE % ', "usage": null'), RESERVED),
         (Scripted(body=NO_USAGE % ', "usage": {}'), RESERVED),
-        (Scripted(delay=2, times=2), 2 * RESERVED + USED),
+        (Scripted(delay=3, times=2), 2 * RESERVED + USED),
         (Scripted(drop=True), RESERVED + USED),
         (Scripted(body='{"choices": [{"message": {"content": 1}}]}'), RESERVED + USED),
     ],
