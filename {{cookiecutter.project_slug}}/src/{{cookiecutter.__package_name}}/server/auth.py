@@ -75,7 +75,7 @@ class Authentication:
         Other pages could call a service on loopback too: by a host name that changes its address
         (DNS rebinding).
         """
-        # Both ends: some servers have the client's address from X-Forwarded-For, which it may forge.
+        # Both ends: some servers take the client's from X-Forwarded-For, which can be forged.
         if not (_is_local(scope.get("client")) and _is_local(scope.get("server"))):
             return False
         if origin is None or not self._origins.isdisjoint({origin, "*"}):

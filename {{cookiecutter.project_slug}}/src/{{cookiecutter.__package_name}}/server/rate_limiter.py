@@ -26,9 +26,7 @@ TIMEOUT = 0.5
 # longer than the whole timeout, and an answer that is already there is read only in the next one.
 TURNS = 20
 CONNECTIONS = 10
-# After so many failures in a row, the shared storage is away: each request would wait in vain.
-MAX_FAILURES = 3
-# Seconds until one request tries it again.
+# Seconds after a failure until one request tries the shared storage again.
 RETRY_AFTER = 2.0
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,8 @@ class RateLimiter:
         self._shared = shared
         self._local = MemoryStorage()
         self._fail_closed = fail_closed
-        self._failures = 0
+        self.is_up = True
+        """False while the shared storage is away, and requests are counted locally or refused."""
         self._next_try = 0.0
 
     @classmethod
@@ -82,11 +81,6 @@ class RateLimiter:
             yield cls(storage, fail_closed=settings.rate_limit_fail_closed)
         finally:
             await pool.aclose()
-
-    @property
-    def is_up(self) -> bool:
-        """False while the shared storage is away, and requests are counted locally or refused."""
-        return self._failures < MAX_FAILURES
 
     async def reserve(self, client: str, policies: Sequence[Policy], cost: int) -> Reservation:
         """Add the cost to the client's count in each policy, or to none if it does not fit.
@@ -131,19 +125,18 @@ class RateLimiter:
         return await action(self._local)
 
     def _fail(self, error: BaseException) -> None:
-        self._failures += 1
-        if self._failures == MAX_FAILURES:
+        self._next_try = time.monotonic() + RETRY_AFTER
+        if self.is_up:
             instead = "refused" if self._fail_closed else "counted by each process for itself"
             logger.error(
                 "RATE_LIMIT_STORAGE_URI fails with %s: requests are %s", describe(error), instead
             )
-        if not self.is_up:
-            self._next_try = time.monotonic() + RETRY_AFTER
+        self.is_up = False
 
     def _recover(self) -> None:
         if not self.is_up:
             logger.warning("RATE_LIMIT_STORAGE_URI answers again")
-        self._failures = 0
+        self.is_up = True
         self._next_try = 0.0
 
 
