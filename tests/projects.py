@@ -51,6 +51,7 @@ FILES = {
     "src/chat_service/server/events.py",
     "src/chat_service/server/failures.py",
     "src/chat_service/server/health.py",
+    "src/chat_service/server/local_counts.py",
     "src/chat_service/server/logging.py",
     "src/chat_service/server/metrics.py",
     "src/chat_service/server/problems.py",

@@ -133,9 +133,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     _add_middleware(app, settings, in_flight, metrics)
     add_exception_handlers(app, redact)
+    add_endpoints(app)  # first: routes are tried in this order
     app.include_router(health.router)
     app.include_router(metrics_endpoint.router)
-    add_endpoints(app)
     return app
 
 

@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -105,7 +106,11 @@ def is_loopback(host: str) -> bool:
 
 def _is_local(end: Sequence[Any] | None) -> bool:
     """Whether an end of a connection, a pair of host and port, is on this machine."""
-    host = str(end[0]) if end else ""
+    return not end or _is_local_host(str(end[0]))
+
+
+@lru_cache(1_000)
+def _is_local_host(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from ..errors import LimitsUnavailable, describe
 from ..settings import IN_MEMORY, Settings
+from .local_counts import LocalCounts
 from .windows import Count, Policy
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ TURNS = 20
 CONNECTIONS = 10
 # Seconds after a failure until one request tries the shared storage again.
 RETRY_AFTER = 2.0
+
+Storage = RedisStorage | LocalCounts
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Reservation:
 class RateLimiter:
     def __init__(self, shared: Storage | None, *, fail_closed: bool) -> None:
         self._shared = shared
-        self._local = MemoryStorage()
+        self._local = LocalCounts()
         self._fail_closed = fail_closed
         self.is_up = True
         """False while the shared storage is away, and requests are counted locally or refused."""
@@ -103,8 +106,12 @@ class RateLimiter:
 
     async def settle(self, reservation: Reservation, spent: int) -> None:
         """Count what was spent instead of what was reserved."""
+        addition = reservation.add(spent - reservation.cost)
+        if reservation.storage is self._local:
+            await addition
+            return
         with suppress(StorageError, TimeoutError):  # the reservation then counts
-            await _in_time(reservation.add(spent - reservation.cost))
+            await _in_time(addition)
 
     async def _run(self, action: Callable[[Storage], Coroutine[Any, Any, T]]) -> T:
         """Run with the shared storage; while that fails, with the local one."""

@@ -162,5 +162,5 @@ def _tokens(usage: object) -> tuple[int, int] | None:
 
 
 def _count(usage: object, *names: str) -> int:
-    counts = [getattr(usage, name, None) for name in names]
+    counts = (getattr(usage, name, None) for name in names)  # lazily: what pydantic lacks is slow
     return next((count for count in counts if isinstance(count, int) and count > 0), 0)
