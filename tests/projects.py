@@ -98,6 +98,7 @@ FILES = {
     "tests/server/test_events.py",
     "tests/server/test_gauges.py",
     "tests/server/test_health.py",
+    "tests/server/test_local_counts.py",
     "tests/server/test_logging.py",
     "tests/server/test_metrics.py",
     "tests/server/test_metrics_of_workers.py",

@@ -26,6 +26,7 @@ from {{ cookiecutter.__package_name }} import app, environment, errors, keys, ob
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import (
     disconnect,
+    local_counts,
     rate_limiter,
     requests,
     routes,
@@ -68,6 +69,7 @@ __all__ = [
     "errors",
     "key_check",
     "keys",
+    "local_counts",
     "main",
     "observer",
     "openai_service",

@@ -53,9 +53,11 @@ class Message(Input):
     def texts(self) -> list[str]:
         if isinstance(self.content, str):
             return [self.content]
-        return [part.text if isinstance(part, TextPart) else "" for part in self.content]
+        return [part.text for part in self.content if isinstance(part, TextPart)]
 
     def images(self) -> int:
+        if isinstance(self.content, str):
+            return 0
         return sum(isinstance(part, ImagePart) for part in self.content)
 
 

@@ -1,6 +1,6 @@
 """Counts in this process."""
 
-import time
+from time import monotonic as now
 
 # Expired counts are looked for when there are so many, and then at twice as many as were left.
 FEW = 1_000
@@ -17,14 +17,16 @@ class LocalCounts:
         self._counts: dict[str, tuple[int, float]] = {}
         self._many = FEW
 
+    def __len__(self) -> int:
+        return len(self._counts)
+
     async def get(self, key: str) -> int:
         return self._counts.get(key, (0, 0.0))[0]
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         count = await self.get(key) + amount
-        now = time.monotonic()
-        self._counts[key] = count, now + expiry
+        self._counts[key] = count, now() + expiry
         if len(self._counts) > self._many:
-            self._counts = {k: kept for k, kept in self._counts.items() if kept[1] > now}
+            self._counts = {k: kept for k, kept in self._counts.items() if kept[1] > now()}
             self._many = max(FEW, 2 * len(self._counts))
         return count
