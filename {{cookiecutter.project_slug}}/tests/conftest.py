@@ -22,7 +22,14 @@ import uvicorn
 from tenacity import wait_none
 
 from {{ cookiecutter.__package_name }} import __main__ as main
-from {{ cookiecutter.__package_name }} import app, environment, errors, keys, observer, settings
+from {{ cookiecutter.__package_name }} import (
+    app,
+    environment,
+    errors,
+    keys,
+    observer,
+    settings,
+)
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import (
     disconnect,

@@ -80,7 +80,7 @@ def test_requests_without_a_key_are_counted_by_their_template_too(locked: Servic
 def test_requests_over_the_limit_are_counted(
     serve: Callable[..., Service], offline: OfflineOpenAI
 ) -> None:
-    service = serve(rate_limit="1/day")
+    service = serve(rate_limit="1/2days")
     increase = Increase(service)
     assert [service.chat().status_code for _ in "12"] == [200, 429]
     assert ("POST", "/v1/chat", "429", "rate-limited") in increase.requests()
