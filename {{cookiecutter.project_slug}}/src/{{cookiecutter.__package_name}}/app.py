@@ -58,7 +58,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
-        # Of all operations, but for those with an own one: `routes.PUBLIC`.
+        # The default of all operations; `routes.PUBLIC` overrides it.
         document["security"] = [{name: []} for name in SECURITY_SCHEMES]
         return document
 

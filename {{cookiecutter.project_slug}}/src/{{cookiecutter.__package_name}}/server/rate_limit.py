@@ -56,6 +56,7 @@ class RateLimit:
         try:
             await self.app(scope, receive, send)
         finally:
+            # All that was spent counts in the windows of the first call.
             for i, reservation in enumerate(reserved):
                 spent = record.spent_tokens if i == 0 else 0
                 await limiter.settle(reservation, spent)

@@ -97,7 +97,8 @@ class Attempt:
         if self._has_ended:
             return
         self._has_ended = True
-        usage = [tokens for tokens in self._usage.values() if tokens]
+        # A copy: the thread of a stream that is closed may still add to it.
+        usage = [tokens for tokens in list(self._usage.values()) if tokens]
         outcome = Outcome(
             self._operation,
             self._error_type(error),

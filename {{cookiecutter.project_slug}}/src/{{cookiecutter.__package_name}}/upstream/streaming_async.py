@@ -80,8 +80,8 @@ class Stream(Generic[T]):
         if self._is_released:
             return
         self._is_released = True
-        self._attempt.end(asyncio.CancelledError())
         self._release()
+        self._attempt.end(asyncio.CancelledError())
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._close()

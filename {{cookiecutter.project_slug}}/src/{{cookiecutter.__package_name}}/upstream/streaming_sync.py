@@ -162,8 +162,8 @@ class Stream(Generic[T]):
         if self._is_released:
             return
         self._is_released = True
-        self._attempt.end(asyncio.CancelledError())
         self._release()
+        self._attempt.end(asyncio.CancelledError())
         if self._has_ended and self._error is None:
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, self.abort)
         else:
