@@ -21,6 +21,25 @@ ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
 
+# Files that an answer keeps under the names that they have.
+DOCKER = [
+    ".dockerignore",
+    ".github/workflows/image.yml",
+    ".gitlab/image.yml",
+    "Dockerfile",
+    "compose.yaml",
+    "deploy/compose",
+    "docs/docker.md",
+]
+KUBERNETES = [
+    ".github/workflows/manifests.yml",
+    ".gitlab/manifests.yml",
+    "deploy/kubernetes",
+    "docs/kubernetes.md",
+]
+GITHUB = [".github"]
+GITLAB = [".gitlab", ".gitlab-ci.yml"]
+
 # question -> answer -> {path in the template: its path in the project}. A path, of a file or of a
 # folder, that only other answers name is removed. PACKAGE stands for the package's name.
 VARIANTS = {
@@ -52,6 +71,17 @@ VARIANTS = {
     },
     "license": {
         terms: {f"LICENSE_{terms}": "LICENSE"} for terms in ("MIT", "Apache-2.0", "Proprietary")
+    },
+    # Before `ci`, which removes the whole folder of a CI that was not chosen.
+    "deployment": {
+        "docker": {path: path for path in DOCKER},
+        "kubernetes": {path: path for path in [*DOCKER, *KUBERNETES]},
+        "none": {},
+    },
+    "ci": {
+        "github": {path: path for path in GITHUB},
+        "gitlab": {path: path for path in GITLAB},
+        "none": {},
     },
 }
 
