@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -92,6 +93,22 @@ def test_a_key_that_only_the_dry_call_finds_rejected_is_refused(
     offline.script(Scripted(status=403, code="account_deactivated"))
     chat = f"POST {offline.url}/chat/completions"
     assert run_main(**env(offline)) == (78, REJECTED.format(chat, "403 account_deactivated"))
+
+
+def test_workers_without_a_place_for_their_metrics(
+    run_main: Callable[..., tuple[object, str]],
+    offline: OfflineOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As in a container whose file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    status, said = run_main(WORKERS="2", **env(offline))
+
+    assert status == 78
+    assert "WORKERS need a writable directory for their metrics (No such file or directory)" in said
+    assert run_main(**env(offline))[0] is None, "one worker needs none"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import KEY, Service, app, environment, make_settings, serving, settings
+from dev import settings_page
 from dev.offline_openai import OfflineOpenAI
 
 ENOUGH = {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "gpt-test"}
@@ -44,10 +46,23 @@ def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.Mo
     assert (loaded.openai_model, loaded.port) == ("gpt-file", 83)
 
 
-@pytest.mark.parametrize("name", ["README.md", ".env.example"])
-def test_the_documentation_names_every_setting(name: str) -> None:
-    text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
-    assert [field for field in settings.Settings.model_fields if field.upper() not in text] == []
+def test_the_page_of_settings_is_up_to_date() -> None:
+    """If not: `make docs`."""
+    assert settings_page.page(settings.__package__) == settings_page.PAGE.read_text("utf-8")
+
+
+def test_the_example_of_dotenv_names_settings_and_shows_their_defaults() -> None:
+    example = (Path(__file__).parents[1] / ".env.example").read_text("utf-8")
+    shown = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    page = settings_page.PAGE.read_text("utf-8")
+    defaults = {
+        name: default.strip("`")
+        for name, default in re.findall(r"^\| `(\w+)` \|.*?\| (.*?) ?\|", page, re.MULTILINE)
+    }
+
+    required = {name: value for name, value in shown.items() if defaults[name] == "required"}
+    assert required.keys() == ENOUGH.keys()
+    assert shown == {name: defaults[name] for name in shown} | required
 
 
 @pytest.mark.parametrize("nothing", ["", "  ", '""', "''", "' '"])

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 import uvicorn
@@ -45,10 +46,11 @@ def main() -> None:
         configure_logging(settings)
         # Before any worker starts, so that a rejected key ends the process with status 78.
         verdict = try_key_at_start(settings)
+        if verdict.status is KeyStatus.REJECTED:
+            raise SettingsError(verdict.sentence)
+        directory = metrics_directory() if settings.workers > 1 else nullcontext()
     except SettingsError as error:
         refuse(str(error))
-    if verdict.status is KeyStatus.REJECTED:
-        refuse(verdict.sentence)
     config = uvicorn.Config(
         # By name: multiprocessing in the workers does not import a package's `__main__`.
         f"{__package__}.__main__:{create_app_and_tune_gc.__name__}",
@@ -72,14 +74,29 @@ def main() -> None:
                 "Each worker counts RATE_LIMIT and TOKEN_LIMIT for itself: set"
                 " RATE_LIMIT_STORAGE_URI=redis://... to have them count together"
             )
-        with tempfile.TemporaryDirectory(
-            prefix="metrics-", ignore_cleanup_errors=True
-        ) as directory:
-            # The workers inherit it.
-            os.environ[MULTIPROC_DIR] = os.environ.get(MULTIPROC_DIR) or directory
+        with directory as path:
+            os.environ[MULTIPROC_DIR] = str(path)  # the workers inherit it
             Multiprocess(config, sockets=[listener]).run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def metrics_directory() -> AbstractContextManager[str | None]:
+    """Make the directory in which workers count together, unless the environment names one.
+
+    Raises:
+        SettingsError: there is no place for it.
+    """
+    given = os.environ.get(MULTIPROC_DIR)
+    if given:
+        return nullcontext(given)
+    try:
+        return tempfile.TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise SettingsError(
+            f"WORKERS need a writable directory for their metrics ({error.strerror}): mount one at"
+            " /tmp, name one in TMPDIR, or set WORKERS=1."
+        ) from None
 
 
 def create_app_and_tune_gc() -> FastAPI:

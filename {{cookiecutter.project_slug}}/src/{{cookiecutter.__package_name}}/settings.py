@@ -152,7 +152,7 @@ ModelName = Annotated[
 class Settings(BaseSettings):
     """Each field is set by the environment variable of the same name in upper case.
 
-    Unset, empty and blank mean the same.
+    Unset, empty and blank mean the same. `make docs` writes docs/settings.md from the fields.
     """
 
     model_config = SettingsConfigDict(
@@ -162,87 +162,106 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         str_strip_whitespace=True,
+        use_attribute_docstrings=True,  # for docs/settings.md
     )
 
     openai_base_url: Annotated[str, AfterValidator(_base_url)] = "https://api.openai.com/v1"
+    """Any server that speaks OpenAI's protocol: `http://` or `https://`, host and path, which
+    usually ends in `/v1`."""
     openai_api_key: Annotated[SecretStr, AfterValidator(_api_key)]
+    """The key with which the service calls OpenAI."""
     openai_model: ModelName
     """The model for requests that name none."""
     allowed_models: Annotated[frozenset[ModelName], NoDecode, BeforeValidator(_split)] = frozenset()
     """Further models that requests may name, separated by commas."""
 
     max_attempts: PositiveInt = 4
+    """The most attempts of one call."""
     attempt_timeout_seconds: Seconds | None = None
-    """How long OpenAI may be silent in one attempt, or between two chunks of a stream.
-
-    Default: `deadline_seconds`. If shorter, a slow reply is requested, and paid for, a second time
-    while OpenAI still generates the first one.
-    """
+    """How long OpenAI may be silent in one attempt, and between two chunks of a stream; by default
+    `DEADLINE_SECONDS`. If it is shorter, a slow reply is aborted and requested again: OpenAI may
+    still generate the first one, and bill both."""
     deadline_seconds: Seconds = 60
-    """How long a call may take, with queue, attempts and waits; a stream, until its first event."""
+    """How long a call may take: queue, all attempts and the waits between them. For a stream, the
+    time until its first event."""
     stream_usage: bool = True
-    """Whether to request the usage of streams: some servers refuse `stream_options`."""
+    """`false` for servers that reject `stream_options`; the `usage` of streams is then `null`."""
     max_tokens_parameter: Annotated[
         Literal["max_completion_tokens", "max_tokens"], BeforeValidator(str.lower)
     ] = "max_completion_tokens"
-    """The name under which `max_output_tokens` is sent. Older servers know only `max_tokens`."""
+    """The name under which `max_output_tokens` is sent: `max_tokens` for older servers."""
 
     # Upper bounds: about as many threads and connections as a process can have.
     max_concurrency: int = Field(default=200, gt=0, le=10_000)
-    """OpenAI calls in flight, per worker. 200 are 400 calls a second if each takes 0.5 s."""
+    """Calls of OpenAI in flight, per worker. 200 are 400 calls a second if each takes 0.5 s."""
     max_queue: int = Field(default=200, ge=0, le=10_000)
-    """Further calls that may queue, per worker."""
+    """Further calls that may queue, per worker, first come, first served; more are refused."""
     queue_timeout_seconds: Seconds = 10
     """How long a call may queue."""
     max_body_bytes: PositiveInt = 1_048_576
+    """The largest request body."""
     max_messages: PositiveInt | None = None
-    """In one request."""
+    """The most messages of a request."""
     max_message_characters: PositiveInt | None = None
-    """In the texts of one message."""
+    """The most characters in the texts of one message."""
     max_output_tokens: PositiveInt | None = None
-    """The most that requests may ask for, and what is sent for requests that name none."""
+    """The most that `max_output_tokens` may be, and what is sent for requests that name none."""
 
     service_api_keys: Annotated[
         tuple[ServiceKey, ...], NoDecode, BeforeValidator(_service_keys)
     ] = ()
-    """Pairs `id:hash`, separated by commas. An id may have two, while its key is replaced."""
+    """The keys of clients, as pairs `id:hash`, separated by commas; `keys.py` makes them. An id may
+    have two hashes, while its key is replaced."""
     allow_anonymous: bool = False
-    """Whether clients may come without a key, even from other machines."""
+    """`true` to let clients call without a key, even from other machines."""
     public_docs: bool = False
-    """Whether the documentation can be read without a key."""
+    """`true` to show `/docs` and `/openapi.json` without a key."""
     cors_origins: Annotated[
         tuple[Annotated[str, _matching(r"\*|https?://[^/\s]+", ORIGIN)], ...],
         NoDecode,
         BeforeValidator(_split),
     ] = ()
-    """Origins whose pages may call this service, separated by commas."""
+    """Origins whose pages may call the service from a browser, separated by commas, such as
+    `https://app.example.com`; `*` for all."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
-    """Proxies whose `X-Forwarded-For` names the client: addresses or networks."""
+    """Addresses or networks of proxies whose `X-Forwarded-For` names the client, separated by
+    commas. uvicorn and `fastapi run` also believe proxies on 127.0.0.1, unless run with
+    `--no-proxy-headers`."""
     rate_limit: Windows = ()
     """Requests of each client, such as `60/minute; 1000/day`."""
     token_limit: Annotated[Windows, AfterValidator(_token_limit)] = ()
-    """Tokens of each client, input and output, such as `200000/day`."""
+    """Tokens of each client, input and output, such as `200000/day`; needs `MAX_OUTPUT_TOKENS`."""
     rate_limit_storage_uri: Annotated[SecretStr, AfterValidator(_storage_uri)] = SecretStr(
         IN_MEMORY
     )
-    """Where clients' requests and tokens are counted: `redis://…` for all processes together."""
+    """Where requests and tokens are counted: `memory://` in each worker for itself,
+    `redis://:password@host:6379/0` or `rediss://…` for all processes together."""
     rate_limit_fail_closed: bool = False
-    """Whether requests are refused while that storage is away, rather than counted locally."""
+    """`true` to refuse requests while Redis is away, instead of counting in each worker."""
 
     host: str = "127.0.0.1"
+    """The address to listen on. conda and some shells set `HOST`: unset it there, or set it
+    yourself. Like `PORT` and `WORKERS`, only for `python -m`: other servers have their own options.
+    """
     port: int = Field(default=8000, ge=0, le=65_535)
-    root_path: Annotated[str, _matching(r"(/[\w.~-]+)*", "must be a path such as /chat")] = ""
-    """The prefix of the URL under which a reverse proxy serves this service, such as `/chat`."""
+    """The port to listen on; 0 for any free one, which the log names."""
     workers: int = Field(default=1, gt=0, le=1_000)
+    """Processes that serve requests, about one for each core."""
+    root_path: Annotated[str, _matching(r"(/[\w.~-]+)*", "must be a path such as /chat")] = ""
+    """The prefix under which a reverse proxy serves this service, such as `/chat`; the proxy may
+    strip it from the path or pass it on. If it strips it, the prefix must not be `/v1`, which could
+    not be told from the endpoints' own."""
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
-    """How long in-flight requests may take to finish after the signal to stop."""
+    """How long in-flight requests, streams included, may take to finish when the service stops."""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
+    """The least severe lines that are logged."""
     log_format: Annotated[Literal["console", "json"], BeforeValidator(str.lower)] | None = None
-    """Default: `console` if stderr is a terminal, else `json`."""
+    """`json` for one JSON object per line; by default `console` if stderr is a terminal, else
+    `json`. Also applies to the server's own lines; its access log is replaced by the service's."""
     log_prompts: bool = False
-    """Whether to log what clients send to OpenAI, and its replies."""
+    """`true` to log what is sent to OpenAI, and its replies."""
 
     @model_validator(mode="before")
     @classmethod
