@@ -108,6 +108,8 @@ RESERVED = {
     ],
 }
 # fmt: on
+# In YAML, these are no text unless they are quoted.
+YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 
 
 class Answers(Extension):
@@ -195,6 +197,8 @@ def slug_problems(slug: str) -> Iterator[str]:
             f"{slug!a} must begin with a letter and be lower-case words and digits joined by"
             " single hyphens, such as chat-service."
         )
+    if slug in YAML_WORDS:
+        yield f"{slug!a} means something else in YAML: choose another, such as my-{slug}."
     for what, names in RESERVED.items():
         if slug.replace("-", "_") in names:
             yield f"{slug!a} would hide {what}: choose another, such as my-{slug}."

@@ -82,6 +82,13 @@ def test_refuses_a_slug_that_would_hide_something(slug: str, what: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("slug", ["null", "true", "off", "n"])
+def test_refuses_a_slug_that_yaml_reads_as_something_else(slug: str) -> None:
+    assert problems(project_slug=slug) == [
+        f"project_slug '{slug}' means something else in YAML: choose another, such as my-{slug}."
+    ]
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_refuses_what_python_brings_along(version: str) -> None:
     """In every version that a project may run on, if it is here to be asked."""

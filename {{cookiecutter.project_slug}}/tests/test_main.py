@@ -7,9 +7,11 @@ import re
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -272,6 +274,7 @@ def check_one_process() -> None:
             **owners,
         ) as (service, url, offline),
     ):
+        check_that_idle_connections_stay_open(url)
         check_requests(url, offline)
         endless = Scripted(reply="one two", hang_after=1)
         offline.script(Scripted(reply="one two", chunk_delay=0.5), endless)
@@ -349,6 +352,18 @@ def check_that_new_requests_are_refused(url: str) -> None:
         refused = client.post("/v1/chat", json=QUESTION)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["type"] == "urn:problem-type:shutting-down"
+
+
+def check_that_idle_connections_stay_open(url: str) -> None:
+    """A load balancer sends requests on connections that were idle for a while."""
+    with closing(HTTPConnection(url.removeprefix("http://"))) as connection:
+        connection.connect()
+        connection.auto_open = 0  # fails instead of connecting again
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
+        time.sleep(6)  # uvicorn's own limit is 5 s
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
 
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:

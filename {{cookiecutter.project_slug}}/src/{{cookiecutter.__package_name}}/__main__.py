@@ -26,6 +26,10 @@ from .upstream.key_check import KeyStatus, try_key_at_start
 
 logger = logging.getLogger(__name__)
 
+# Longer than load balancers keep an idle connection (AWS and nginx 60 s, Google 600 s): one that
+# sends a request while this side closes the connection answers 502.
+KEEP_ALIVE_SECONDS = 620
+
 EX_CONFIG = 78  # sysexits.h; Windows has no `os.EX_CONFIG`
 
 
@@ -59,6 +63,7 @@ def main() -> None:
         loop="asyncio",
         workers=settings.workers,
         timeout_graceful_shutdown=CLOSING_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         log_config=None,
         access_log=False,
         server_header=False,
