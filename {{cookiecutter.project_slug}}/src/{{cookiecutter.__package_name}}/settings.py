@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Annotated, Any, Literal, NamedTuple
 
 import httpx2
-from limits import parse_many
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -106,17 +105,26 @@ def _service_keys(value: object) -> object:
     return tuple(keys)
 
 
+# Such as `60/minute` or `100/5 minutes`.
+LIMIT = re.compile(
+    r"(?P<quota>\d{1,12}) ?/ ?(?P<number>\d{0,6}) ?(?P<unit>second|minute|hour|day)s?", re.ASCII
+)
+UNITS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+
+
 def _windows(value: object) -> object:
     if not isinstance(value, str):
         return value
-    try:
-        windows = [Window(item.amount, item.get_expiry()) for item in parse_many(value)]
-    except ValueError:
-        windows = []
-    seconds = {window.seconds for window in windows}
-    if not windows or len(seconds) < len(windows) or not all(window.quota for window in windows):
+    limits = [LIMIT.fullmatch(limit.strip()) for limit in value.split(";") if limit.strip()]
+    windows = tuple(
+        Window(int(limit["quota"]), int(limit["number"] or 1) * UNITS[limit["unit"]])
+        for limit in limits
+        if limit
+    )
+    seconds = {window.seconds for window in windows if window.quota and window.seconds}
+    if not limits or len(seconds) < len(limits):
         raise ValueError("must be like `60/minute; 1000/day`, with each window once")
-    return tuple(windows)
+    return windows
 
 
 def _token_limit(windows: tuple[Window, ...], info: ValidationInfo) -> tuple[Window, ...]:

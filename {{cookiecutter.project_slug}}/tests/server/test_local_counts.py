@@ -2,7 +2,14 @@ import asyncio
 
 import pytest
 
-from ..conftest import local_counts
+from ..conftest import local_counts, windows
+
+
+async def add(
+    counts: local_counts.LocalCounts, key: str, lifetime: int, amount: int = 1
+) -> windows.Used:
+    (used,) = await counts.add([windows.Span(key, f"before {key}", lifetime)], amount)
+    return used
 
 
 def test_expired_counts_are_forgotten_once_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,15 +20,15 @@ def test_expired_counts_are_forgotten_once_there_are_many(monkeypatch: pytest.Mo
     async def count() -> None:
         nonlocal now
         counts = local_counts.LocalCounts()
-        assert await counts.incr("long", 100) == 1
+        assert await add(counts, "long", 100) == (1, 0)
         for client in range(local_counts.FEW - 1):
-            await counts.incr(f"client {client}", 10)
+            await add(counts, f"client {client}", 10)
         assert len(counts) == local_counts.FEW
         now = 11
-        assert await counts.incr("late", 10, 5) == 5
+        assert await add(counts, "late", 10, 5) == (5, 0)
         assert len(counts) == 2
-        assert await counts.incr("long", 100) == 2
-        assert await counts.get("client 1") == 0
+        assert await add(counts, "long", 100) == (2, 0)
+        assert await add(counts, "client 1", 10) == (1, 0)
 
     asyncio.run(count())
 
@@ -30,7 +37,7 @@ def test_what_is_left_is_not_looked_through_each_time() -> None:
     async def count() -> int:
         counts = local_counts.LocalCounts()
         for client in range(3 * local_counts.FEW):
-            await counts.incr(f"client {client}", 10)
+            await add(counts, f"client {client}", 10)
         return len(counts)
 
     assert asyncio.run(count()) == 3 * local_counts.FEW

@@ -239,7 +239,17 @@ def test_a_refusal_does_not_wait_for_the_body(
 
 
 MALFORMED = {
-    "RATE_LIMIT": ["often", "0/minute", "60/minute; 30/minute", "60", "-1/minute", "1/eon"],
+    "RATE_LIMIT": [
+        "often",
+        "0/minute",
+        "1/0 days",
+        "60/minute; 30/minute",
+        "60/minute; 30/60 seconds",
+        "60",
+        "-1/minute",
+        "1/eon",
+        ";",
+    ],
     "TOKEN_LIMIT": ["0/day", "1e6/day", "many"],
     "RATE_LIMIT_STORAGE_URI": [
         "redis",
@@ -271,6 +281,11 @@ def test_with_an_accepted_uri_the_service_starts(uri: str, offline: OfflineOpenA
     limits = {"rate_limit": "3/hour", "rate_limit_storage_uri": uri}
     with serving(app.create_app(make_settings(offline, **limits))) as service:
         assert service.chat().is_success
+
+
+def test_a_limit_may_be_of_several_units_of_time(offline: OfflineOpenAI) -> None:
+    loaded = make_settings(offline, rate_limit="5/ 10 seconds; 100 / 2hours;7/day;")
+    assert loaded.rate_limit == ((5, 10), (100, 7_200), (7, 86_400))
 
 
 def test_the_documentation_declares_the_refusal(service: Service) -> None:

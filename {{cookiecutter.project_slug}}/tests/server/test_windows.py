@@ -14,6 +14,7 @@ from ..conftest import windows
 SEEDS = range(20)
 TOKENS = windows.Policy("tokens", 1000, 86_400)
 REQUESTS = windows.Policy("requests", 60, 60)
+SPAN = windows.Span("now", "before", 120)
 
 # https://www.rfc-editor.org/rfc/rfc9651: a list of strings with parameters.
 PARAMETER = r';[a-z*][a-z0-9_.*-]*=(?:-?\d{1,15}|"[ -~]*?")'
@@ -30,7 +31,7 @@ def history(policy: windows.Policy, seed: int) -> Iterator[windows.Count]:
         cost = dice.choice([1, dice.randint(1, policy.quota), policy.quota])
         index, elapsed = divmod(now, policy.seconds)
         used[int(index)] += cost
-        count = windows.Count(policy, "key", cost, used[int(index)], used[int(index) - 1], elapsed)
+        count = windows.Count(policy, SPAN, cost, used[int(index)], used[int(index) - 1], elapsed)
         yield count
         if count.remaining() < 0:
             used[int(index)] -= cost
@@ -86,12 +87,12 @@ def test_a_wait_is_as_long_as_needed_and_no_longer(policy: windows.Policy, seed:
 
 
 def test_a_cost_over_the_quota_never_fits() -> None:
-    assert windows.Count(REQUESTS, "key", 61, 61, 0, 0).wait() == math.inf
-    assert windows.Count(REQUESTS, "key", 60, 61, 0, 0).wait() < math.inf
+    assert windows.Count(REQUESTS, SPAN, 61, 61, 0, 0).wait() == math.inf
+    assert windows.Count(REQUESTS, SPAN, 60, 61, 0, 0).wait() < math.inf
 
 
 def test_what_remains_grows_while_the_window_slides() -> None:
-    counts = [windows.Count(REQUESTS, "key", 1, 1, 40, elapsed) for elapsed in (0, 15, 30, 45)]
+    counts = [windows.Count(REQUESTS, SPAN, 1, 1, 40, elapsed) for elapsed in (0, 15, 30, 45)]
     assert [count.remaining() for count in counts] == [19, 29, 39, 49]
     assert [count.reset() for count in counts] == [60, 45, 30, 15]
 
@@ -101,8 +102,8 @@ def test_the_header_fields_are_those_of_the_draft() -> None:
         '"requests-60s";q=60;w=60, "tokens-86400s";q=1000;w=86400;qu="tokens"'
     )
     counts = [
-        windows.Count(REQUESTS, "key", 1, 1, 0, 48),
-        windows.Count(TOKENS, "key", 300, 1000, 0, 0.5),
+        windows.Count(REQUESTS, SPAN, 1, 1, 0, 48),
+        windows.Count(TOKENS, SPAN, 300, 1000, 0, 0.5),
     ]
     assert windows.limit_field(counts) == ('"requests-60s";r=59;t=12, "tokens-86400s";r=0;t=86400')
 
@@ -118,6 +119,6 @@ def test_the_header_fields_are_valid_whatever_was_used(seed: int) -> None:
 
 
 def test_the_header_field_of_a_cost_that_never_fits_is_valid() -> None:
-    text = windows.limit_field([windows.Count(TOKENS, "key", 1001, 1001, 0, 0)])
+    text = windows.limit_field([windows.Count(TOKENS, SPAN, 1001, 1001, 0, 0)])
     assert re.match(r'"tokens-86400s";r=\d+', text)
     assert "inf" not in text

@@ -8,16 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from limits.aio.storage import RedisStorage
-from limits.errors import StorageError
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from ..errors import LimitsUnavailable, describe
 from ..settings import IN_MEMORY, Settings
 from .local_counts import LocalCounts
-from .windows import Count, Policy
+from .redis_counts import RedisCounts
+from .windows import Count, Policy, Span
 
 T = TypeVar("T")
 
@@ -26,11 +23,10 @@ TIMEOUT = 0.5
 # The timeout counts turns of the event loop: with hundreds of requests at once, a turn may take
 # longer than the whole timeout, and an answer that is already there is read only in the next one.
 TURNS = 20
-CONNECTIONS = 10
 # Seconds after a failure until one request tries the shared storage again.
 RETRY_AFTER = 2.0
 
-Storage = RedisStorage | LocalCounts
+Storage = RedisCounts | LocalCounts
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +42,8 @@ class Reservation:
 
     async def add(self, amount: int) -> None:
         """Change the counts in the windows where they were made, even if these are over."""
-        for count in self.counts if amount else ():
-            await self.storage.incr(count.key, 2 * count.policy.seconds, amount)
+        if amount:
+            await self.storage.add([count.span for count in self.counts], amount)
 
 
 class RateLimiter:
@@ -66,36 +62,20 @@ class RateLimiter:
         if uri == IN_MEMORY:
             yield cls(None, fail_closed=False)
             return
-        pool = BlockingConnectionPool.from_url(
-            uri,
-            max_connections=CONNECTIONS,
-            timeout=None,  # `_in_time` has one for all that a request waits for
-            socket_connect_timeout=None,
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 1),  # for idle connections that Redis has closed
-        )
-        storage = RedisStorage(
-            f"async+{uri}",
-            wrap_exceptions=True,
-            implementation="redispy",
-            connection_pool=pool,  # type: ignore[arg-type] # documented
-        )
-        try:
-            yield cls(storage, fail_closed=settings.rate_limit_fail_closed)
-        finally:
-            await pool.aclose()
+        async with RedisCounts.open(uri) as counts:
+            yield cls(counts, fail_closed=settings.rate_limit_fail_closed)
 
     async def reserve(self, client: str, policies: Sequence[Policy], cost: int) -> Reservation:
         """Add the cost to the client's count in each policy, or to none if it does not fit.
 
-        Each addition is one atomic step, in Redis too: many at once cannot exceed the quota.
+        The addition is one atomic step, in Redis too: many at once cannot exceed the quota.
 
         Raises:
             LimitsUnavailable: the shared storage is away, and RATE_LIMIT_FAIL_CLOSED is set.
         """
 
         async def add(storage: Storage) -> Reservation:
-            counts = [await _count(storage, client, policy, cost) for policy in policies]
+            counts = await _count(storage, client, policies, cost)
             reservation = Reservation(counts, cost, storage)
             if reservation.violated():
                 await reservation.add(-cost)
@@ -110,7 +90,7 @@ class RateLimiter:
         if reservation.storage is self._local:
             await addition
             return
-        with suppress(StorageError, TimeoutError):  # the reservation then counts
+        with suppress(RedisError, TimeoutError):  # the reservation then counts
             await _in_time(addition)
 
     async def _run(self, action: Callable[[Storage], Coroutine[Any, Any, T]]) -> T:
@@ -122,7 +102,7 @@ class RateLimiter:
                 self._next_try = time.monotonic() + RETRY_AFTER  # others do not wait for this one
             try:
                 result = await _in_time(action(self._shared))
-            except (StorageError, TimeoutError) as error:
+            except (RedisError, TimeoutError) as error:
                 self._fail(error)
             else:
                 self._recover()
@@ -159,9 +139,20 @@ async def _in_time(action: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
 
-async def _count(storage: Storage, client: str, policy: Policy, cost: int) -> Count:
-    index, elapsed = divmod(time.time(), policy.seconds)
-    current_key, previous_key = (f"{policy.name}:{client}:{i:.0f}" for i in (index, index - 1))
-    previous = await storage.get(previous_key)
-    current = await storage.incr(current_key, 2 * policy.seconds, cost)
-    return Count(policy, current_key, cost, current, previous, elapsed)
+async def _count(
+    storage: Storage, client: str, policies: Sequence[Policy], cost: int
+) -> list[Count]:
+    now = time.time()
+    spans = [_span(client, policy, now) for policy in policies]
+    used = await storage.add(spans, cost)
+    return [
+        Count(policy, span, cost, *use, now % policy.seconds)
+        for policy, span, use in zip(policies, spans, used, strict=True)
+    ]
+
+
+def _span(client: str, policy: Policy, now: float) -> Span:
+    index = int(now // policy.seconds)
+    # Braces: keys of one client are in one slot of a cluster, as its scripts demand.
+    key, previous_key = (f"{policy.name}:{{{client}}}:{i}" for i in (index, index - 1))
+    return Span(key, previous_key, lifetime=2 * policy.seconds)

@@ -20,12 +20,26 @@ class Policy(NamedTuple):
         return f"{self.unit}-{self.seconds}s"
 
 
+class Span(NamedTuple):
+    """The current window of a client, in a storage."""
+
+    key: str
+    previous_key: str
+    """Of the window before."""
+    lifetime: int
+    """Seconds for which the storage keeps the count after its last change."""
+
+
+class Used(NamedTuple):
+    current: int
+    previous: int
+
+
 class Count(NamedTuple):
     """What a client has used of a policy, the cost of its new request included."""
 
     policy: Policy
-    key: str
-    """Of the current window, in the storage."""
+    span: Span
     cost: int
     current: int
     previous: int
