@@ -270,6 +270,7 @@ def check_one_process() -> None:
         started(
             at_check=Scripted(path="/v1/models", delay=60),
             SHUTDOWN_GRACE_SECONDS="600",
+            SHUTDOWN_DRAIN_SECONDS="0",
             **SETTINGS,
             **owners,
         ) as (service, url, offline),
@@ -351,6 +352,7 @@ def check_that_new_requests_are_refused(url: str) -> None:
         assert client.get("/readyz").status_code == 503
         refused = client.post("/v1/chat", json=QUESTION)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.headers["connection"] == "close"
         assert refused.json()["type"] == "urn:problem-type:shutting-down"
 
 
@@ -364,6 +366,13 @@ def check_that_idle_connections_stay_open(url: str) -> None:
         time.sleep(6)  # uvicorn's own limit is 5 s
         connection.request("GET", "/livez")
         assert connection.getresponse().read()
+
+
+def check_that_new_requests_are_served(url: str) -> None:
+    """While load balancers find out; the client then connects to another process."""
+    wait_until(lambda: get(f"{url}/readyz").status_code == 503)
+    served = post(f"{url}/v1/chat", json=QUESTION)
+    assert (served.status_code, served.headers["connection"]) == (200, "close")
 
 
 def check_requests(url: str, offline: OfflineOpenAI) -> None:
@@ -391,7 +400,7 @@ def check_log(printed: str, workers: int) -> None:
 def check_that_calls_are_cut() -> None:
     """Those that outlast the grace; a thread that never ends does not keep the process."""
     with (
-        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="1") as (service, url, offline),
+        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="3") as (service, url, offline),
         ThreadPoolExecutor() as clients,
     ):
         assert answers(f"{url}/start-thread")
@@ -401,6 +410,7 @@ def check_that_calls_are_cut() -> None:
         offline.script(Scripted(reply="one two", hang_after=1))
         with stream("POST", f"{url}/v1/chat/stream", json=QUESTION) as begun:
             service.popen.send_signal(signal.SIGTERM)
+            check_that_new_requests_are_served(url)
             for answer in waiting:
                 assert answer.result().json()["type"] == "urn:problem-type:shutting-down"
                 assert answer.result().headers["retry-after"] == "1"

@@ -89,7 +89,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         key_check = KeyCheck(settings)
-        with GracefulShutdown(in_flight, settings.shutdown_grace_seconds) as shutdown:
+        with GracefulShutdown(
+            in_flight, settings.shutdown_grace_seconds, settings.shutdown_drain_seconds
+        ) as shutdown:
             async with (
                 OpenAIService.open(settings) as openai_service,
                 RateLimiter.open(settings) as rate_limiter,

@@ -261,6 +261,10 @@ class Settings(BaseSettings):
     not be told from the endpoints' own."""
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
     """How long in-flight requests, streams included, may take to finish when the service stops."""
+    shutdown_drain_seconds: int = Field(default=5, ge=0, le=MAX_SECONDS)
+    """How long new requests are still served when the service stops, so that load balancers see
+    that `/readyz` fails; part of the grace. Later ones get 503. Without a request in flight, the
+    service stops at once."""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"

@@ -45,7 +45,7 @@ def test_a_server_outside_the_main_thread_leaves_signals_alone(offline: OfflineO
 def test_the_server_stops_once_requests_have_finished(first: int, to_server: list[int]) -> None:
     async def run() -> None:
         request = asyncio.create_task(asyncio.Event().wait())
-        with shutdown.GracefulShutdown({request}, grace_seconds=60) as stopping:
+        with shutdown.GracefulShutdown({request}, grace_seconds=60, drain_seconds=0) as stopping:
             signal.raise_signal(first)
             assert stopping.has_begun
             await asyncio.sleep(0.1)
@@ -58,12 +58,59 @@ def test_the_server_stops_once_requests_have_finished(first: int, to_server: lis
     assert to_server == [shutdown.QUIET_SIGNAL]
 
 
+@pytest.mark.usefixtures("exits")
+def test_new_requests_are_served_and_waited_for(to_server: list[int]) -> None:
+    async def run() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        requests = {asyncio.create_task(first.wait())}
+        with shutdown.GracefulShutdown(requests, grace_seconds=60, drain_seconds=60) as stopping:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+            requests.add(asyncio.create_task(second.wait()))
+            first.set()
+            await asyncio.sleep(0.1)
+            assert stopping.has_begun
+            assert not stopping.is_refusing
+            assert not to_server
+            second.set()
+            await asyncio.to_thread(wait_until, lambda: to_server)
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("exits")
+def test_those_that_come_too_late_are_not_waited_for(to_server: list[int]) -> None:
+    async def run() -> None:
+        served = asyncio.Event()
+        requests = {asyncio.create_task(served.wait())}
+        with shutdown.GracefulShutdown(requests, grace_seconds=60, drain_seconds=0.1) as stopping:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.to_thread(wait_until, lambda: stopping.is_refusing)
+            requests.add(asyncio.create_task(asyncio.Event().wait()))
+            await asyncio.sleep(0.1)
+            assert not to_server
+            served.set()
+            await asyncio.to_thread(wait_until, lambda: to_server)
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("exits")
+def test_without_requests_the_server_stops_at_once(to_server: list[int]) -> None:
+    async def run() -> None:
+        with shutdown.GracefulShutdown(set(), grace_seconds=60, drain_seconds=60):
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.to_thread(wait_until, lambda: to_server)
+
+    asyncio.run(run())
+
+
 @pytest.mark.usefixtures("exits", "to_server")
 @pytest.mark.parametrize("first", shutdown.SIGNALS)
 def test_a_ctrl_c_while_requests_finish_cancels_them_and_a_sigterm_does_not(first: int) -> None:
     async def run() -> None:
         request = asyncio.create_task(asyncio.Event().wait())
-        with shutdown.GracefulShutdown({request}, grace_seconds=60):
+        with shutdown.GracefulShutdown({request}, grace_seconds=60, drain_seconds=0):
             signal.raise_signal(first)
             signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(0.1)
@@ -83,7 +130,7 @@ def test_a_blocked_event_loop_does_not_keep_the_process(
     monkeypatch.setattr(shutdown, "EXIT_SECONDS", 0.1)
 
     async def block() -> None:
-        with shutdown.GracefulShutdown(set(), grace_seconds=0.1):
+        with shutdown.GracefulShutdown(set(), grace_seconds=0.1, drain_seconds=0):
             signal.raise_signal(signal.SIGTERM)
             assert exits.get(timeout=10) == 0
 

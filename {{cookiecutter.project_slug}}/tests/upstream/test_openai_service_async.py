@@ -36,11 +36,11 @@ async def job(service: dependencies.Service) -> str:
 async def twice(request: Request, service: dependencies.Service) -> int:
     """Two calls, between which the service begins to stop."""
     first = await service.call(lambda client: client.models.list())
-    request.state.shutdown.has_begun = True
+    request.state.shutdown.is_refusing = True
     try:
         second = await service.call(lambda client: client.models.list())
     finally:
-        request.state.shutdown.has_begun = False
+        request.state.shutdown.is_refusing = False
     return len(first.data + second.data)
 
 

@@ -37,11 +37,11 @@ def job(service: dependencies.Service) -> str:
 def twice(request: Request, service: dependencies.Service) -> int:
     """Two calls, between which the service begins to stop."""
     first = service.call(lambda client: client.models.list())
-    request.state.shutdown.has_begun = True
+    request.state.shutdown.is_refusing = True
     try:
         second = service.call(lambda client: client.models.list())
     finally:
-        request.state.shutdown.has_begun = False
+        request.state.shutdown.is_refusing = False
     return len(first.data + second.data)
 
 

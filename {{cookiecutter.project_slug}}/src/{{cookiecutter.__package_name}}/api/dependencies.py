@@ -20,7 +20,7 @@ async def _service(request: Request) -> OpenAIService:
     """
     state = request.state
     shutdown: GracefulShutdown = state.shutdown
-    if shutdown.has_begun:
+    if shutdown.is_refusing:
         raise ShuttingDown
     service: OpenAIService = state.openai_service
     return service.within(Lifetime(state.is_cancelled, state.exit_stack, current.get()))

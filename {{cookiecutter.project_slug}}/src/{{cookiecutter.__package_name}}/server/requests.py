@@ -17,6 +17,7 @@ from .metrics import Metrics
 from .redaction import redact_keys
 from .request_record import RequestRecord, current
 from .routes import RouteTable
+from .shutdown import GracefulShutdown
 
 REQUEST_ID_HEADER = "X-Request-ID"
 # A key by mistake would be logged.
@@ -28,6 +29,15 @@ CLIENT_CLOSED_REQUEST = 499
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
+
+
+def is_stopping(scope: Scope) -> bool:
+    """Whether the client should send its next request to another process.
+
+    Keep-alive connections would stay with this one. HTTP/2 forbids the header `Connection`.
+    """
+    shutdown: GracefulShutdown | None = scope.get("state", {}).get("shutdown")
+    return bool(shutdown and shutdown.has_begun and scope["http_version"].startswith("1"))
 
 
 class RequestMiddleware:
@@ -73,6 +83,8 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if is_stopping(scope):
+                    record.headers["Connection"] = "close"
                 MutableHeaders(scope=message).update(record.headers)
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Graceful shutdown: in-flight requests finish, new ones get 503, then the process ends."""
+"""Graceful shutdown: in-flight requests finish, then the process ends."""
 
 import asyncio
 import os
@@ -26,17 +26,24 @@ EXIT_SECONDS = 5
 class GracefulShutdown:
     """Context manager that delays SIGINT and SIGTERM until in-flight requests have finished.
 
-    Requests still in flight after `grace_seconds` are cancelled and answer `shutting-down`.
-    Meanwhile the server still listens: load balancers see `/readyz` fail, and new requests get 503
-    rather than a refused connection. A server that handles signals elsewhere (granian) stops
+    For `drain_seconds`, new requests are served as well: load balancers need that long to see that
+    `/readyz` fails. Later ones get 503. Requests still in flight `grace_seconds` after the signal
+    are cancelled and answer `shutting-down`. Without a request in flight, the server stops at once.
+
+    Meanwhile the server still listens. A server that handles signals elsewhere (granian) stops
     listening at once and then waits for its requests.
     """
 
-    def __init__(self, in_flight: Set[asyncio.Task[Any]], grace_seconds: float) -> None:
+    def __init__(
+        self, in_flight: Set[asyncio.Task[Any]], grace_seconds: float, drain_seconds: float
+    ) -> None:
         self.has_begun = False
+        """If so, connections are closed after their current request."""
+        self.is_refusing = False
         """If so, new requests are refused. Those in flight may still call OpenAI."""
         self._in_flight = in_flight
         self._grace_seconds = grace_seconds
+        self._drain_seconds = min(drain_seconds, grace_seconds)
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[int, Any] = {}
         self._stopping: Future[None] | None = None
@@ -68,9 +75,13 @@ class GracefulShutdown:
             self._loop.call_soon_threadsafe(self._cancel_requests)
 
     async def _stop(self, number: int) -> None:
-        await self._wait_for_requests(self._grace_seconds)
+        begun_at = self._loop.time()
+        while self._in_flight and self._loop.time() < begun_at + self._drain_seconds:
+            await self._wait_for_requests(begun_at + self._drain_seconds)
+        self.is_refusing = True
+        await self._wait_for_requests(begun_at + self._grace_seconds)
         self._cancel_requests()
-        await self._wait_for_requests(CLOSING_SECONDS)
+        await self._wait_for_requests(self._loop.time() + CLOSING_SECONDS)
         self._restore_handlers()
         handler = self._handlers[number]
         if callable(handler):
@@ -78,9 +89,10 @@ class GracefulShutdown:
         else:
             signal.raise_signal(number)
 
-    async def _wait_for_requests(self, seconds: float) -> None:
+    async def _wait_for_requests(self, until: float) -> None:
+        """Wait for those that are in flight now."""
         if self._in_flight:
-            await asyncio.wait(set(self._in_flight), timeout=seconds)
+            await asyncio.wait(set(self._in_flight), timeout=max(0, until - self._loop.time()))
 
     def _cancel_requests(self) -> None:
         for task in self._in_flight:
