@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -58,15 +59,22 @@ def test_the_server_stops_once_requests_have_finished(first: int, to_server: lis
     assert to_server == [shutdown.QUIET_SIGNAL]
 
 
+def add_request(in_flight: set[asyncio.Task[Any]], until: asyncio.Event) -> None:
+    task = asyncio.create_task(until.wait())
+    in_flight.add(task)
+    task.add_done_callback(in_flight.discard)
+
+
 @pytest.mark.usefixtures("exits")
 def test_new_requests_are_served_and_waited_for(to_server: list[int]) -> None:
     async def run() -> None:
         first, second = asyncio.Event(), asyncio.Event()
-        requests = {asyncio.create_task(first.wait())}
+        requests: set[asyncio.Task[Any]] = set()
+        add_request(requests, first)
         with shutdown.GracefulShutdown(requests, grace_seconds=60, drain_seconds=60) as stopping:
             signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(0.1)
-            requests.add(asyncio.create_task(second.wait()))
+            add_request(requests, second)
             first.set()
             await asyncio.sleep(0.1)
             assert stopping.has_begun
@@ -82,11 +90,12 @@ def test_new_requests_are_served_and_waited_for(to_server: list[int]) -> None:
 def test_those_that_come_too_late_are_not_waited_for(to_server: list[int]) -> None:
     async def run() -> None:
         served = asyncio.Event()
-        requests = {asyncio.create_task(served.wait())}
+        requests: set[asyncio.Task[Any]] = set()
+        add_request(requests, served)
         with shutdown.GracefulShutdown(requests, grace_seconds=60, drain_seconds=0.1) as stopping:
             signal.raise_signal(signal.SIGTERM)
             await asyncio.to_thread(wait_until, lambda: stopping.is_refusing)
-            requests.add(asyncio.create_task(asyncio.Event().wait()))
+            add_request(requests, asyncio.Event())
             await asyncio.sleep(0.1)
             assert not to_server
             served.set()
