@@ -103,6 +103,7 @@ RESERVED = {
         "wsproto", "yaml",
     ],
     "a folder of the project": ["dev", "src", "tests"],
+    "a service in compose.yaml": ["grafana", "offline_openai", "prometheus"],  # and redis
     "a device of Windows": [
         "aux", "con", "nul", "prn", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10)),
     ],

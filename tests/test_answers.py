@@ -73,6 +73,7 @@ def test_refuses_a_long_slug() -> None:
         ("python-dotenv", "a package that the service needs"),
         ("gunicorn", "a package that comes with a server or that the service's dependencies use"),
         ("tests", "a folder of the project"),
+        ("offline-openai", "a service in compose.yaml"),
         ("com1", "a device of Windows"),
     ],
 )
