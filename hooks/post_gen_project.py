@@ -21,24 +21,35 @@ ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
 
-# Files that an answer keeps under the names that they have.
-DOCKER = [
+# Files and folders that keep their names.
+DOCKER = (
     ".dockerignore",
+    ".github/scanner.Dockerfile",
     ".github/workflows/image.yml",
     ".gitlab/image.yml",
     "Dockerfile",
     "compose.yaml",
     "deploy/compose",
     "docs/docker.md",
-]
-KUBERNETES = [
+)
+KUBERNETES = (
     ".github/workflows/manifests.yml",
     ".gitlab/manifests.yml",
     "deploy/kubernetes",
     "docs/kubernetes.md",
-]
-GITHUB = [".github"]
-GITLAB = [".gitlab", ".gitlab-ci.yml"]
+)
+
+
+def same(*paths: str) -> dict[str, str]:
+    return {path: path for path in paths}
+
+
+def github(deployment: str, dependabot: str) -> dict[str, str]:
+    return {
+        f".github/workflows/release_{deployment}.yml": ".github/workflows/release.yml",
+        f".github/dependabot_{dependabot}.yml": ".github/dependabot.yml",
+    }
+
 
 # question -> answer -> {path in the template: its path in the project}. A path, of a file or of a
 # folder, that only other answers name is removed. PACKAGE stands for the package's name.
@@ -56,12 +67,12 @@ VARIANTS = {
             f"tests/upstream/test_openai_service_{handlers}.py": (
                 "tests/upstream/test_openai_service.py"
             ),
+            **(
+                {"src/PACKAGE/upstream/call_sync.py": "src/PACKAGE/upstream/call.py"}
+                if client == "sync"
+                else {}
+            ),
         }
-        | (
-            {"src/PACKAGE/upstream/call_sync.py": "src/PACKAGE/upstream/call.py"}
-            if client == "sync"
-            else {}
-        )
         # The handlers of two styles are `async def`, the clients of two are sync.
         for style, handlers, client in (
             ("to_thread", "async", "sync"),
@@ -72,15 +83,15 @@ VARIANTS = {
     "license": {
         terms: {f"LICENSE_{terms}": "LICENSE"} for terms in ("MIT", "Apache-2.0", "Proprietary")
     },
-    # Before `ci`, which removes the whole folder of a CI that was not chosen.
+    # Before `ci`, which removes the folder of a CI that was not chosen.
     "deployment": {
-        "docker": {path: path for path in DOCKER},
-        "kubernetes": {path: path for path in [*DOCKER, *KUBERNETES]},
-        "none": {},
+        "docker": {**same(*DOCKER), **github("docker", "docker")},
+        "kubernetes": {**same(*DOCKER, *KUBERNETES), **github("kubernetes", "docker")},
+        "none": github("none", "none"),
     },
     "ci": {
-        "github": {path: path for path in GITHUB},
-        "gitlab": {path: path for path in GITLAB},
+        "github": same(".github"),
+        "gitlab": same(".gitlab", ".gitlab-ci.yml"),
         "none": {},
     },
 }

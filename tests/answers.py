@@ -9,6 +9,8 @@ GOOD = {
     "handler_style": "sync",
     "openai_model": "gpt-5.4-mini",
     "license": "MIT",
+    "deployment": "none",
+    "ci": "gitlab",
     "__package_name": "chat_service",
 }
 
