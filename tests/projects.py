@@ -9,10 +9,12 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).parents[1]
 STYLES = ("to_thread", "sync", "async")
 
-# Of the default answers; the folder of the package is named after the slug.
-FILES = {
+# With the default answers, the folder of the package is named after the slug. What only some answers
+# to `deployment` and `ci` have is below.
+COMMON_FILES = {
     ".env.example",
     ".gitignore",
+    ".pre-commit-config.yaml",
     ".python-version",
     "AGENTS.md",
     "LICENSE",
@@ -26,8 +28,14 @@ FILES = {
     "dev/offline_openai.py",
     "dev/reload.py",
     "dev/replies.py",
+    "dev/settings_page.py",
+    "docs/capacity.md",
     "docs/dashboard.png",
+    "docs/operations.md",
     "docs/recipes.md",
+    "docs/security.md",
+    "docs/servers.md",
+    "docs/settings.md",
     "pyproject.toml",
     "src/chat_service/__init__.py",
     "src/chat_service/__main__.py",
@@ -58,6 +66,7 @@ FILES = {
     "src/chat_service/server/rate_limit.py",
     "src/chat_service/server/rate_limiter.py",
     "src/chat_service/server/redaction.py",
+    "src/chat_service/server/redis_counts.py",
     "src/chat_service/server/request_record.py",
     "src/chat_service/server/requests.py",
     "src/chat_service/server/root_path.py",
@@ -114,6 +123,7 @@ FILES = {
     "tests/server/test_windows.py",
     "tests/test_app.py",
     "tests/test_keys.py",
+    "tests/test_docs.py",
     "tests/test_main.py",
     "tests/test_recipes.py",
     "tests/test_root_path.py",
@@ -133,6 +143,83 @@ FILES = {
     "tests/upstream/test_streaming.py",
     "tests/upstream/test_tls.py",
 }
+
+
+DOCKER_FILES = {
+    ".dockerignore",
+    "Dockerfile",
+    "compose.yaml",
+    "deploy/compose/grafana/dashboards/files.yaml",
+    "deploy/compose/grafana/datasources/prometheus.yaml",
+    "deploy/compose/prometheus.yaml",
+    "docs/docker.md",
+}
+KUBERNETES_FILES = {
+    "deploy/kubernetes/base/autoscaler.yaml",
+    "deploy/kubernetes/base/deployment.yaml",
+    "deploy/kubernetes/base/disruption-budget.yaml",
+    "deploy/kubernetes/base/kustomization.yaml",
+    "deploy/kubernetes/base/network-policy.yaml",
+    "deploy/kubernetes/base/service.yaml",
+    "deploy/kubernetes/base/serviceaccount.yaml",
+    "deploy/kubernetes/base/settings.env",
+    "deploy/kubernetes/components/pod-monitor/kustomization.yaml",
+    "deploy/kubernetes/components/pod-monitor/pod-monitor.yaml",
+    "deploy/kubernetes/components/redis/kustomization.yaml",
+    "deploy/kubernetes/components/redis/redis.yaml",
+    "deploy/kubernetes/components/scale-on-calls/kustomization.yaml",
+    "deploy/kubernetes/components/scale-on-calls/scaled-object.yaml",
+    "deploy/kubernetes/overlays/production/kustomization.yaml",
+    "deploy/kubernetes/overlays/production/namespace.yaml",
+    "deploy/kubernetes/overlays/production/settings.env",
+    "deploy/kubernetes/overlays/staging/kustomization.yaml",
+    "deploy/kubernetes/overlays/staging/namespace.yaml",
+    "deploy/kubernetes/overlays/staging/settings.env",
+    "docs/kubernetes.md",
+}
+DEPLOYMENT_FILES = {
+    "docker": DOCKER_FILES,
+    "kubernetes": DOCKER_FILES | KUBERNETES_FILES,
+    "none": set(),
+}
+CI_FILES = {
+    "github": {
+        ".github/dependabot.yml",
+        ".github/workflows/ci.yml",
+        ".github/workflows/release.yml",
+        ".github/zizmor.yml",
+    },
+    "gitlab": {
+        ".gitlab-ci.yml",
+        ".gitlab/check.yml",
+        ".gitlab/release.yml",
+        ".gitlab/updates.yml",
+    },
+    "none": set(),
+}
+# Of both answers.
+CI_OF_DEPLOYMENT_FILES = {
+    ("github", "docker"): {".github/scanner.Dockerfile", ".github/workflows/image.yml"},
+    ("github", "kubernetes"): {
+        ".github/scanner.Dockerfile",
+        ".github/workflows/image.yml",
+        ".github/workflows/manifests.yml",
+    },
+    ("gitlab", "docker"): {".gitlab/image.yml"},
+    ("gitlab", "kubernetes"): {".gitlab/image.yml", ".gitlab/manifests.yml"},
+}
+
+
+def files_of(deployment: str = "docker", ci: str = "github") -> set[str]:
+    return (
+        COMMON_FILES
+        | DEPLOYMENT_FILES[deployment]
+        | CI_FILES[ci]
+        | CI_OF_DEPLOYMENT_FILES.get((ci, deployment), set())
+    )
+
+
+FILES = files_of()
 
 
 def bake(template: Path, output: Path, **answers: str) -> Path:

@@ -137,14 +137,14 @@ def commands_without_make(project: Path) -> dict[str, list[str]]:
 def test_readme_has_every_verb_without_make(project: Path, venv: Path) -> None:
     """As far as a test on Unix can tell, with Unix's paths in place of those of Windows."""
     verbs = commands_without_make(project)
-    install, demo, start, dev, test, lint, types, coverage = verbs.values()
+    install, demo, start, dev, test, lint, types, coverage, docs = verbs.values()
     slow = [f"{command} --help" for command in (*test, *types, *coverage)]
 
-    for command in (*demo, *lint, *slow):
+    for command in (*demo, *lint, *docs, *slow):
         unix = command.replace(".venv\\Scripts\\python", ".venv/bin/python")
         assert run("sh", "-c", unix, cwd=project).returncode == 0
     makefile = (project / "Makefile").read_text()
-    for command in (*install[1:], *demo, *start, *dev, *test, *lint, *types, *coverage):
+    for command in (*install[1:], *demo, *start, *dev, *test, *lint, *types, *coverage, *docs):
         assert command.removeprefix(".venv\\Scripts\\python ") in makefile.replace("--quiet ", "")
 
 
