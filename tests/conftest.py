@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from .containers import PYTHON, Containers, installed, ship
 from .projects import ROOT, bake, run
 
 Bake = Callable[..., Path]
@@ -59,3 +60,19 @@ def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         project = bake(template, folder / style, handler_style=style)
         run(*pip, "--editable", ".", "--group", "dev", cwd=project).check_returncode()
     return commands
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    with installed(tmp_path_factory.mktemp("containers")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def shipped(
+    containers: Containers, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A project whose images are built, without a lock file."""
+    project = bake(template, tmp_path_factory.mktemp("shipped"), python_version=PYTHON)
+    ship(containers, project)
+    return project
