@@ -91,7 +91,7 @@ VARIANTS = {
     },
     "ci": {
         "github": same(".github"),
-        "gitlab": same(".gitlab", ".gitlab-ci.yml"),
+        "gitlab": same(".gitlab", ".gitlab-ci.yml", "renovate.json"),
         "none": {},
     },
 }

@@ -194,6 +194,7 @@ CI_FILES = {
         ".gitlab/check.yml",
         ".gitlab/release.yml",
         ".gitlab/updates.yml",
+        "renovate.json",
     },
     "none": set(),
 }

@@ -84,6 +84,7 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
     assert tree(project) == {
         ".gitlab-ci.yml": ".gitlab-ci.yml",
         "LICENSE": "LICENSE_MIT",
+        "renovate.json": "renovate.json",
         "src/chat_service/api/chat.py": "chat_sync.py",
         "src/chat_service/api/chat_events.py": "chat_events_sync.py",
         "src/chat_service/upstream/call.py": "call_sync.py",
