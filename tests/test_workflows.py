@@ -48,8 +48,8 @@ ACTIONS = {
 # And for the programs that need a registry, a container or GitHub: they log what they are told.
 COMMANDS = {
     "curl": "",
-    "docker": "",
-    "gh": "",
+    "docker": 'exit "${SCAN:-0}"',
+    "gh": 'cp dist/kubernetes-*.yaml "$ARTIFACTS" 2>/dev/null || true',
     # Without types and tests, which test_projects.py runs by `make check`.
     "make": f'shift; exec {shutil.which("make")} lint "$@"',
     "pipx": "",
@@ -274,6 +274,9 @@ def test_a_tag_is_released(
     assert called[-1] == (
         f"gh release create v0.1.0 --verify-tag --generate-notes {notes}{' '.join(files)}"
     )
+    rendered = sorted((tmp_path / "artifacts").glob("*.yaml"))
+    assert [f"dist/{path.name}" for path in rendered] == files[2:]
+    assert all(path.read_text().count(f"image: {image}\n") == 1 for path in rendered)
     if deployment != "none":
         pushed = "oci-archive:image/image.tar docker://ghcr.io/some-org/chat:0.1.0"
         assert any(call.startswith("skopeo copy") and call.endswith(pushed) for call in called)
@@ -292,6 +295,22 @@ def test_an_image_that_asks_for_no_key_fails(
     scan = re.compile("docker run .*@sha256:[0-9a-f]{64} .*--fail-on high")
     assert (done.returncode == 0) is (status == 78)
     assert any(map(scan.fullmatch, calls(tmp_path))) is (status == 78)
+
+
+@pytest.mark.parametrize("ref", ["refs/heads/main", "refs/tags/v0.1.0"])
+def test_what_the_scan_finds_stops_a_release_alone(
+    projects: dict[str, Path], tools: Path, fakes: Path, tmp_path: Path, ref: str
+) -> None:
+    is_tag = ref.startswith("refs/tags/")
+    name = "release.yml" if is_tag else "image.yml"
+    options = ("--workflows", f".github/workflows/{name}")
+    env = {"PATH": str(fakes), "STARTS": "78", "SCAN": "2"}
+
+    done = act(tools, projects["docker-github"], tmp_path, *options, ref=ref, **env)
+
+    assert (done.returncode != 0) is is_tag
+    assert "Failure - Main Scan it" in done.stdout
+    assert not [call for call in calls(tmp_path) if call.startswith(("gh", "skopeo"))]
 
 
 def test_hooks_pass_in_a_new_project_and_stop_what_is_wrong(
