@@ -21,16 +21,17 @@ ifneq ($(words $(STYLE))$(filter-out to_thread sync async,$(STYLE)),1)
 $(error STYLE=$(STYLE) is no handler style: choose to_thread, sync or async)
 endif
 
-.PHONY: help demo bench test lint clean
+.PHONY: help demo bench replicas test lint clean
 
 help:
-	@echo "make demo    make a project with the default answers and show it at work: needs no key"
-	@echo "             (STYLE=to_thread, sync or async)"
-	@echo "make bench   measure the styles against LiteLLM and what people write by hand (half an hour)"
-	@echo "             (ARGS=--quick only tries it; ARGS=--help has the options)"
-	@echo "make test    test the template and the projects that it makes (some minutes)"
-	@echo "make lint    check style, format and types of the hooks and tests, and the template's style"
-	@echo "make clean   remove what the others made, also what you changed in .demo"
+	@echo "make demo      make a project with the default answers and show it at work: needs no key"
+	@echo "               (STYLE=to_thread, sync or async)"
+	@echo "make bench     measure the styles against LiteLLM and what people write by hand (half an hour)"
+	@echo "               (ARGS=--quick only tries it; ARGS=--help has the options)"
+	@echo "make replicas  run several replicas behind HAProxy with one Redis, under load (ARGS as above)"
+	@echo "make test      test the template and the projects that it makes (some minutes)"
+	@echo "make lint      check style, format and types of the hooks and tests, and the template's style"
+	@echo "make clean     remove what the others made, also what you changed in .demo"
 
 demo: $(BAKED)
 	@$(MAKE) --no-print-directory -C $(PROJECT) demo PYTHON=../../../$(VENV_PYTHON)
@@ -57,6 +58,9 @@ $(BAKED): $(INSTALLED) $(SOURCES)
 
 bench: $(INSTALLED)
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)
+
+replicas: $(INSTALLED)
+	@$(VENV_PYTHON) -m benchmarks.replicas $(ARGS)
 
 test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest
