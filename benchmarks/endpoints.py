@@ -68,7 +68,12 @@ def unchunked(body: bytes) -> bytes:
 
 def words(body: bytes) -> int:
     """How many words a complete stream has brought, in however many events."""
-    return len("".join(_texts(body)).split())
+    return len(text(body).split())
+
+
+def text(body: bytes) -> str:
+    """What a complete stream has brought."""
+    return "".join(_texts(body))
 
 
 def _texts(body: bytes) -> Iterator[str]:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -41,7 +41,7 @@ class Work:
     chunk_delay: float = 0.0  # and from chunk to chunk
     probe: str = ""  # path of a GET that shows how late the event loop is
     port: int = 0
-    pid: int = 0  # whose CPU and memory to watch
+    pids: Sequence[int] = ()  # whose CPU and memory to watch
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -79,12 +79,12 @@ class Run:
         tasks = [asyncio.create_task(self._call(n * step)) for n in range(work.clients)]
         probe = asyncio.create_task(self._probe()) if work.probe else None
         await asyncio.sleep(begins - perf_counter())
-        before, own = usage_of(work.pid), time.process_time()
+        before, own = usage_of(work.pids), time.process_time()
         if work.once:
             await asyncio.wait(tasks, timeout=work.seconds)
         else:
             await asyncio.sleep(begins + work.seconds - perf_counter())
-        window = Window(begins, perf_counter(), before, usage_of(work.pid))
+        window = Window(begins, perf_counter(), before, usage_of(work.pids))
         own = time.process_time() - own
         await self._wait_for(lambda: all(e.ended for e in self.exchanges if e.begun < window.ends))
         result = self._result(window, own)

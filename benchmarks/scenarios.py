@@ -61,7 +61,7 @@ class Case:
                     endpoint=self.app.api + work.endpoint,
                     probe=self.app.live if self.probe else "",
                     port=served.port,
-                    pid=served.pid,
+                    pids=[served.pid],
                 )
                 return generate_load(workspace.python, work, log)
 

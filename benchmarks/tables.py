@@ -1,7 +1,7 @@
 """The measurements as tables: medians over the rounds, and ratios within one round."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -144,14 +144,19 @@ TABLES: dict[str, dict[str, Cell]] = {
 
 
 def table(measured: Measured, scenario: str) -> str:
-    """In Markdown, and aligned for a terminal; text to the left, numbers to the right."""
-    columns = [
-        (title, [title, *(cell(row) for row in measured.rows(scenario))])
-        for title, cell in TABLES[scenario].items()
-    ]
+    return aligned(
+        {
+            title: [cell(row) for row in measured.rows(scenario)]
+            for title, cell in TABLES[scenario].items()
+        }
+    )
+
+
+def aligned(columns: Mapping[str, Sequence[str]], texts: Container[str] = ("app",)) -> str:
+    """In Markdown, and aligned for a terminal; `texts` to the left, numbers to the right."""
     padded = []
-    for title, cells in columns:
-        width, left = max(map(len, cells)), title == "app"
-        head, *rest = [cell.ljust(width) if left else cell.rjust(width) for cell in cells]
+    for title, cells in columns.items():
+        width, left = max(map(len, [title, *cells])), title in texts
+        head, *rest = [c.ljust(width) if left else c.rjust(width) for c in [title, *cells]]
         padded.append([head, "-" * width if left else "-" * (width - 1) + ":", *rest])
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*padded, strict=True))

@@ -32,21 +32,12 @@ def set_up(folder: Path, styles: Sequence[str], python: Path | None, litellm: st
         subprocess.CalledProcessError: a step failed, having printed why.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    projects = {style: _bake(folder / style, style) for style in styles}
-    requirements = {"uvicorn[standard]"}  # as people install it
-    for project in projects.values():
-        metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-        requirements.update(metadata["dependencies"])
+    projects, python = set_up_projects(folder, styles, python)
     try:
         proxy, missing = _environment(folder / "litellm", [litellm]), ""
     except subprocess.SubprocessError:
         proxy, missing = Path(), f"pip could not install {litellm}"
         print(f"LiteLLM is not measured: {missing}.", file=sys.stderr)
-    if not python:
-        # Which style it points to makes no difference: PYTHONPATH goes first.
-        editable = "--editable", next(iter(projects.values()))
-        python = _environment(folder / "venv", sorted(requirements), *editable)
     return Workspace(
         python,
         _environment(folder / "chart", CHART),
@@ -55,6 +46,27 @@ def set_up(folder: Path, styles: Sequence[str], python: Path | None, litellm: st
         projects,
         folder,
     )
+
+
+def set_up_projects(
+    folder: Path, styles: Sequence[str], python: Path | None, *more: str
+) -> tuple[dict[str, Path], Path]:
+    """The projects by style, and an interpreter that has what they need, and `more`.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed, having printed why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    projects = {style: _bake(folder / style, style) for style in styles}
+    requirements = {"uvicorn[standard]", *more}  # as people install it
+    for project in projects.values():
+        metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        requirements.update(metadata["dependencies"])
+    if not python:
+        # Which style it points to makes no difference: PYTHONPATH goes first.
+        editable = "--editable", next(iter(projects.values()))
+        python = _environment(folder / "venv", sorted(requirements), *editable)
+    return projects, python
 
 
 def _bake(folder: Path, style: str) -> Path:
