@@ -45,12 +45,13 @@ class Redis:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def commands(self) -> int:
-        """How many it has run."""
-        for line in self._tell("INFO stats").splitlines():
-            if line.startswith("total_commands_processed:"):
-                return int(line.partition(":")[2])
-        raise LookupError
+    def scripts(self) -> tuple[int, int]:
+        """How many it has run, each in a round trip, and the microseconds that they took."""
+        for line in self._tell("INFO commandstats").splitlines():
+            if line.startswith("cmdstat_evalsha:"):
+                values = dict(part.split("=") for part in line.partition(":")[2].split(","))
+                return int(values["calls"]), int(values["usec"])
+        return 0, 0
 
     def _answers(self) -> bool:
         try:

@@ -25,7 +25,11 @@ from .workspace import ROOT, set_up_projects
 
 SCRATCH = ROOT / ".demo" / "replicas"
 PARTS = ("limits", "restarts", "outage", "throughput", "memory")
-QUICK_RESTARTS = ("drained, then SIGTERM", "kill -9")
+QUICK_RESTARTS = (
+    "drained, then SIGTERM",
+    "kill -9",
+    "connections balanced: SIGTERM, not drained",
+)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,7 +85,7 @@ def measure(args: argparse.Namespace, found: Found, fleets: dict[str, Fleets]) -
         found.quota, found.outage = asyncio.run(resilience.outage(chosen, options))
     if "throughput" in args.only:
         say("throughput")
-        found.commands = scaling.redis_commands(chosen)
+        found.scripts = scaling.redis_scripts(chosen)
         for one in scaling.throughput(chosen, args.counts, args.rounds, args.seconds):
             say(f"{one.replicas} replicas, {one.limits}: {one.result.rate:.1f}/s")
             found.scaled.append(one)

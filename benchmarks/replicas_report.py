@@ -28,7 +28,7 @@ class Found:
     quota: int = 0
     outage: list[Outage] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
-    commands: float = 0.0
+    scripts: tuple[float, float] = (0.0, 0.0)  # for each request: how many, and microseconds
     held: list[tuple[str, Result]] = field(default_factory=list)  # with the style
 
     @property
@@ -113,9 +113,9 @@ THROUGHPUT = """\
 The upstream takes {delay:g} s and each replica has `MAX_CONCURRENCY={slots}`, so that it serves at
 most {most:g} requests/s: *of the slots* is the share of that. More replicas serve more, until the
 {cores} cores are used: replicas, HAProxy, upstream, Redis and clients share them. *Limits in
-Redis*: `RATE_LIMIT` with two windows and `TOKEN_LIMIT` with one, which take {commands:.1f} commands
-of Redis a request. Medians of {rounds} rounds, with the lowest and highest; ratios are of one
-round."""
+Redis*: `RATE_LIMIT` with two windows and `TOKEN_LIMIT` with one; Redis then runs {scripts:.1f}
+scripts for each request, each of them a round trip, and takes {microseconds:.0f} µs for them.
+Medians of {rounds} rounds, with the lowest and highest; ratios are of one round."""
 
 MEMORY = """\
 One replica with so many calls in flight, all begun at once, of an upstream that takes {delay:g} s;
@@ -152,7 +152,8 @@ def report(found: Found, python: Path) -> str:
             slots=SLOTS,
             most=SLOTS / DELAY,
             cores=cpu_count(),
-            commands=found.commands,
+            scripts=found.scripts[0],
+            microseconds=found.scripts[1],
             rounds=args.rounds,
         )
         parts += ["## Throughput", text, throughput_table(found)]

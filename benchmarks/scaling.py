@@ -22,7 +22,7 @@ LIMITED = {
     "MAX_OUTPUT_TOKENS": "100",
 }
 SETTINGS: dict[str, dict[str, str]] = {"no limits": {}, "limits in Redis": LIMITED}
-ASKED = 200  # requests of which Redis' commands are counted
+ASKED = 200  # requests of which Redis' scripts are counted
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,15 @@ def _scaled(fleets: Fleets, fleet: Fleet, limits: str, count: int, seconds: floa
     return Scaled(limits, count, result, others)
 
 
-def redis_commands(fleets: Fleets) -> float:
-    """For each request."""
+def redis_scripts(fleets: Fleets) -> tuple[float, float]:
+    """How many Redis runs for each request, and the microseconds of its CPU that they take."""
     with fleets.running(1, Behaviour(), LIMITED, app="upstream") as fleet:
         work = Work(endpoint="chat", clients=ASKED, once=True, seconds=30, port=fleet.balancer.port)
-        for _ in ("to connect", "to count"):
-            before = fleet.redis.commands()
-            result = generate_load(fleets.python, work, fleets.folder / "load.log")
-            time.sleep(0.5)  # tokens are counted after the answer
-        # Each look at the count is a command itself, and QUIT another.
-        return (fleet.redis.commands() - before - 2) / result.answers
+        calls, microseconds = fleet.redis.scripts()
+        result = generate_load(fleets.python, work, fleets.folder / "load.log")
+        time.sleep(0.5)  # tokens are counted after the answer
+        more, longer = fleet.redis.scripts()
+        return (more - calls) / result.answers, (longer - microseconds) / result.answers
 
 
 def held(fleets: Fleets, calls: Sequence[int], delay: float) -> Iterator[Result]:
