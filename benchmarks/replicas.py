@@ -28,7 +28,7 @@ PARTS = ("limits", "restarts", "outage", "throughput", "memory")
 QUICK_RESTARTS = (
     "drained, then SIGTERM",
     "kill -9",
-    "connections balanced: SIGTERM, not drained",
+    "connections balanced: drained, then SIGTERM",
 )
 
 

@@ -196,10 +196,10 @@ class Case:
 
 RESTARTS = {
     "drained, then SIGTERM": Case(drained, "http", loses_nothing=True),
-    "SIGTERM, not drained": Case(terminated, "http", loses_nothing=True),
+    "SIGTERM, not drained": Case(terminated, "http"),
     "kill -9": Case(killed, "http"),
     "connections balanced: drained, then SIGTERM": Case(drained, "tcp", loses_nothing=True),
-    "connections balanced: SIGTERM, not drained": Case(terminated, "tcp", loses_nothing=True),
+    "connections balanced: SIGTERM, not drained": Case(terminated, "tcp"),
 }
 
 
