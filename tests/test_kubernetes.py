@@ -32,7 +32,7 @@ COMBINATIONS = [
         combinations(COMPONENTS, n) for n in range(len(COMPONENTS) + 1)
     )
 ]
-OLDEST = "1.30"  # the first with the `sleep` of preStop
+OLDEST = "1.30"  # which docs/kubernetes.md names
 OTHERS_KINDS = {"ScaledObject", "PodMonitor"}  # have no schema in Kubernetes
 CLOSING_SECONDS = 6  # from the end of SHUTDOWN_GRACE_SECONDS to the exit of the process
 
@@ -315,9 +315,11 @@ def test_all_is_in_the_namespace_of_the_overlay(rendering: list[Document]) -> No
 
 def test_a_pod_has_time_to_stop(rendering: list[Document]) -> None:
     pod = pod_of(the(rendering, "Deployment"))
-    sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    grace = int(settings_of(rendering)["SHUTDOWN_GRACE_SECONDS"])
-    assert pod["terminationGracePeriodSeconds"] > sleep + grace + CLOSING_SECONDS
+    grace, drain = (
+        int(settings_of(rendering)[f"SHUTDOWN_{name}_SECONDS"]) for name in ("GRACE", "DRAIN")
+    )
+    assert pod["terminationGracePeriodSeconds"] > grace + CLOSING_SECONDS
+    assert 5 <= drain < grace
 
 
 def test_memory_is_enough_for_all_requests_that_the_settings_admit(

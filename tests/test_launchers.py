@@ -177,6 +177,7 @@ def launch(venv: Path, launchers: Path, tmp_path: Path) -> Launch:
             "NO_PROXY": "*",
             "LOG_FORMAT": "json",
             "OPENAI_MODEL": "gpt-test",
+            "SHUTDOWN_DRAIN_SECONDS": "0",
             "SHUTDOWN_GRACE_SECONDS": str(GRACE_SECONDS),
         }
         log = tmp_path / f"{launcher}.log"

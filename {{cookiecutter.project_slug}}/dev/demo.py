@@ -37,6 +37,7 @@ def serving(package: str, openai_url: str) -> Iterator[httpx2.Client]:
         "WORKERS": "1",
         "SERVICE_API_KEYS": "",
         "NO_PROXY": "127.0.0.1",
+        "SHUTDOWN_DRAIN_SECONDS": "0",
         "LOG_LEVEL": "WARNING",
     }
     with (

@@ -9,6 +9,7 @@ import uvicorn
 
 def main(package: str) -> None:
     os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # restart soon, even during a stream
+    os.environ["SHUTDOWN_DRAIN_SECONDS"] = "0"
     service = import_module(f"{package}.__main__")
     try:
         settings = service.load_usable_settings()

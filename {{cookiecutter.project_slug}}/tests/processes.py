@@ -50,7 +50,7 @@ def process(*arguments: str, **env: str) -> Iterator[Process]:
         NamedTemporaryFile() as log,
         subprocess.Popen(
             [sys.executable, *(arguments or ("-m", PACKAGE))],
-            env=os.environ | {"PORT": "0"} | env,
+            env=os.environ | {"PORT": "0", "SHUTDOWN_DRAIN_SECONDS": "0"} | env,
             stdout=log,
             stderr=subprocess.STDOUT,
         ) as popen,

@@ -270,7 +270,6 @@ def check_one_process() -> None:
         started(
             at_check=Scripted(path="/v1/models", delay=60),
             SHUTDOWN_GRACE_SECONDS="600",
-            SHUTDOWN_DRAIN_SECONDS="0",
             **SETTINGS,
             **owners,
         ) as (service, url, offline),
@@ -400,7 +399,11 @@ def check_log(printed: str, workers: int) -> None:
 def check_that_calls_are_cut() -> None:
     """Those that outlast the grace; a thread that never ends does not keep the process."""
     with (
-        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="3") as (service, url, offline),
+        started("-c", OWNERS, SHUTDOWN_GRACE_SECONDS="3", SHUTDOWN_DRAIN_SECONDS="2") as (
+            service,
+            url,
+            offline,
+        ),
         ThreadPoolExecutor() as clients,
     ):
         assert answers(f"{url}/start-thread")

@@ -262,9 +262,8 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: int = Field(default=30, gt=0, le=MAX_SECONDS)
     """How long in-flight requests, streams included, may take to finish when the service stops."""
     shutdown_drain_seconds: int = Field(default=5, ge=0, le=MAX_SECONDS)
-    """How long new requests are still served when the service stops, so that load balancers see
-    that `/readyz` fails; part of the grace. Later ones get 503. Without a request in flight, the
-    service stops at once."""
+    """How long new requests are still served after SIGTERM, so that load balancers see that
+    `/readyz` fails; part of the grace. Later ones get 503. Ctrl-C stops without it."""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"

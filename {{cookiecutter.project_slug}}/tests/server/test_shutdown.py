@@ -66,7 +66,7 @@ def add_request(in_flight: set[asyncio.Task[Any]], until: asyncio.Event) -> None
 
 
 @pytest.mark.usefixtures("exits")
-def test_new_requests_are_served_and_waited_for(to_server: list[int]) -> None:
+def test_new_requests_are_served_for_a_while(to_server: list[int]) -> None:
     async def run() -> None:
         first, second = asyncio.Event(), asyncio.Event()
         requests: set[asyncio.Task[Any]] = set()
@@ -81,7 +81,8 @@ def test_new_requests_are_served_and_waited_for(to_server: list[int]) -> None:
             assert not stopping.is_refusing
             assert not to_server
             second.set()
-            await asyncio.to_thread(wait_until, lambda: to_server)
+            await asyncio.sleep(0.1)
+            assert not to_server, "there may be more requests"
 
     asyncio.run(run())
 
@@ -105,10 +106,24 @@ def test_those_that_come_too_late_are_not_waited_for(to_server: list[int]) -> No
 
 
 @pytest.mark.usefixtures("exits")
-def test_without_requests_the_server_stops_at_once(to_server: list[int]) -> None:
+def test_after_a_ctrl_c_new_requests_are_refused(to_server: list[int]) -> None:
     async def run() -> None:
-        with shutdown.GracefulShutdown(set(), grace_seconds=60, drain_seconds=60):
+        with shutdown.GracefulShutdown(set(), grace_seconds=60, drain_seconds=60) as stopping:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.to_thread(wait_until, lambda: to_server)
+            assert stopping.is_refusing
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("exits")
+def test_a_ctrl_c_ends_the_time_for_new_requests(to_server: list[int]) -> None:
+    async def run() -> None:
+        with shutdown.GracefulShutdown(set(), grace_seconds=60, drain_seconds=60) as stopping:
             signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+            assert not stopping.is_refusing
+            signal.raise_signal(signal.SIGINT)
             await asyncio.to_thread(wait_until, lambda: to_server)
 
     asyncio.run(run())

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Set
 from concurrent.futures import Future
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -26,9 +27,9 @@ EXIT_SECONDS = 5
 class GracefulShutdown:
     """Context manager that delays SIGINT and SIGTERM until in-flight requests have finished.
 
-    For `drain_seconds`, new requests are served as well: load balancers need that long to see that
-    `/readyz` fails. Later ones get 503. Requests still in flight `grace_seconds` after the signal
-    are cancelled and answer `shutting-down`. Without a request in flight, the server stops at once.
+    For `drain_seconds` after SIGTERM, new requests are served as well: load balancers need that
+    long to see that `/readyz` fails. Later ones get 503. Requests still in flight `grace_seconds`
+    after the signal are cancelled and answer `shutting-down`.
 
     Meanwhile the server still listens. A server that handles signals elsewhere (granian) stops
     listening at once and then waits for its requests.
@@ -45,6 +46,7 @@ class GracefulShutdown:
         self._grace_seconds = grace_seconds
         self._drain_seconds = min(drain_seconds, grace_seconds)
         self._loop = asyncio.get_running_loop()
+        self._is_hurried = asyncio.Event()
         self._handlers: dict[int, Any] = {}
         self._stopping: Future[None] | None = None
 
@@ -72,14 +74,19 @@ class GracefulShutdown:
             # Kept: the event loop has only weak references to tasks.
             self._stopping = asyncio.run_coroutine_threadsafe(self._stop(number), self._loop)
         elif number == signal.SIGINT:  # a second Ctrl-C: do not wait
-            self._loop.call_soon_threadsafe(self._cancel_requests)
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    def _hurry(self) -> None:
+        self._is_hurried.set()
+        self._cancel_requests()
 
     async def _stop(self, number: int) -> None:
-        begun_at = self._loop.time()
-        while self._in_flight and self._loop.time() < begun_at + self._drain_seconds:
-            await self._wait_for_requests(begun_at + self._drain_seconds)
+        cancel_at = self._loop.time() + self._grace_seconds
+        if number == signal.SIGTERM:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_hurried.wait(), self._drain_seconds)
         self.is_refusing = True
-        await self._wait_for_requests(begun_at + self._grace_seconds)
+        await self._wait_for_requests(cancel_at)
         self._cancel_requests()
         await self._wait_for_requests(self._loop.time() + CLOSING_SECONDS)
         self._restore_handlers()
