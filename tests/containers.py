@@ -100,7 +100,9 @@ class Containers:
     def compose(
         self, project: Path, *arguments: str, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        return run(self.commands / "podman-compose", *arguments, cwd=project, **env)
+        """In a project of a new name, for this machine's DNS of containers is one for all tests."""
+        name = ("--project-name", f"compose-{os.getpid()}")
+        return run(self.commands / "podman-compose", *name, *arguments, cwd=project, **env)
 
 
 def certificates() -> str:

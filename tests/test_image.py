@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import re
 import ssl
 import threading
@@ -62,7 +63,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def network(containers: Containers) -> str:
-    return containers.output("network", "create")
+    return containers.output("network", "create", f"image-{os.getpid()}")
 
 
 @pytest.fixture(scope="module")
