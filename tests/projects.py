@@ -9,8 +9,8 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).parents[1]
 STYLES = ("to_thread", "sync", "async")
 
-# The package folder has the name of the default slug. What only some answers to `deployment` and `ci`
-# have is below.
+# The package folder has the name of the default slug.
+# What only some answers to `deployment` and `ci` have is below.
 COMMON_FILES = {
     ".env.example",
     ".gitignore",
