@@ -28,7 +28,7 @@ PARTS = ("limits", "restarts", "outage", "throughput", "memory")
 QUICK_RESTARTS = (
     "drained, then SIGTERM",
     "kill -9",
-    "connections balanced: drained, then SIGTERM",
+    "connections balanced: SIGTERM, not drained",
 )
 
 
@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--style", choices=STYLES, default="to_thread")
     parser.add_argument("--replicas", type=int, default=3, help="but for the throughput")
     parser.add_argument(
-        "--counts", type=numbers, default="1,2,3,4,6,8", help="of replicas, for the throughput"
+        "--counts", type=numbers, default="1,2,3,4,6,8,12", help="of replicas, for the throughput"
     )
     parser.add_argument("--calls", type=numbers, default="200,1000,2000", help="for the memory")
     parser.add_argument("--rounds", type=int, default=3)

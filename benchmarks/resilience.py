@@ -32,6 +32,11 @@ class Options:
         return max(2, round(number * self.size))
 
     @property
+    def drain(self) -> dict[str, str]:
+        """In short if all is: the load balancer checks twice a second."""
+        return {} if self.size == 1 else {"SHUTDOWN_DRAIN_SECONDS": "2"}
+
+    @property
     def upstream(self) -> Behaviour:
         """A reply after 0.5 s; a stream of 30 chunks in 3 s."""
         words = self.sized(30)
@@ -196,17 +201,17 @@ class Case:
 
 RESTARTS = {
     "drained, then SIGTERM": Case(drained, "http", loses_nothing=True),
-    "SIGTERM, not drained": Case(terminated, "http"),
+    "SIGTERM, not drained": Case(terminated, "http", loses_nothing=True),
     "kill -9": Case(killed, "http"),
     "connections balanced: drained, then SIGTERM": Case(drained, "tcp", loses_nothing=True),
-    "connections balanced: SIGTERM, not drained": Case(terminated, "tcp"),
+    "connections balanced: SIGTERM, not drained": Case(terminated, "tcp", loses_nothing=True),
 }
 
 
 async def restarts(fleets: Fleets, options: Options, case: str) -> Restarts:
     """One replica after another, while clients send requests all the time."""
     upstream, mode = options.upstream, RESTARTS[case].mode
-    with fleets.running(options.replicas, upstream, {}, mode=mode) as fleet:
+    with fleets.running(options.replicas, upstream, options.drain, mode=mode) as fleet:
         found = Restarts(case, [], {}, len(fleet.replicas))
         async with calling(Callers(fleet.balancer.port, upstream.words), options) as callers:
             await asyncio.sleep(1)

@@ -65,7 +65,7 @@ def test_restarts_lose_and_repeat_nothing(found: dict[str, list[dict[str, str]]]
     assert (crash["refused"], crash["lost otherwise"], crash["paid twice"]) == ("0", "0", "0")
     assert list(rows) == [
         "drained, then SIGTERM",
-        "connections balanced: drained, then SIGTERM",
+        "connections balanced: SIGTERM, not drained",
     ]
     for row in rows.values():
         assert row["restarted"] == "2"
