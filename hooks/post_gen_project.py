@@ -44,11 +44,8 @@ def same(*paths: str) -> dict[str, str]:
     return {path: path for path in paths}
 
 
-def github(deployment: str, dependabot: str) -> dict[str, str]:
-    return {
-        f".github/workflows/release_{deployment}.yml": ".github/workflows/release.yml",
-        f".github/dependabot_{dependabot}.yml": ".github/dependabot.yml",
-    }
+def release(deployment: str) -> dict[str, str]:
+    return {f".github/workflows/release_{deployment}.yml": ".github/workflows/release.yml"}
 
 
 # question -> answer -> {path in the template: its path in the project}. A path, of a file or of a
@@ -85,9 +82,9 @@ VARIANTS = {
     },
     # Before `ci`, which removes the folder of a CI that was not chosen.
     "deployment": {
-        "docker": {**same(*DOCKER), **github("docker", "docker")},
-        "kubernetes": {**same(*DOCKER, *KUBERNETES), **github("kubernetes", "docker")},
-        "none": github("none", "none"),
+        "docker": {**same(*DOCKER), **release("docker")},
+        "kubernetes": {**same(*DOCKER, *KUBERNETES), **release("kubernetes")},
+        "none": release("none"),
     },
     "ci": {
         "github": same(".github"),

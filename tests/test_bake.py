@@ -39,7 +39,9 @@ COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
 JINJA = re.compile(rb"\{\{|\{%|\{#|cookiecutter\.")  # what closes a tag closes a dict, too
 # An f-string doubles braces, too, and so do templates of Grafana and Prometheus.
 IN_COPIED = re.compile(rb"cookiecutter")
-COPIED = re.compile(r".+\.py|deploy/(observability|compose)/.+|docs/.+\.png|\.github/.+|\.gitlab.+")
+COPIED = re.compile(
+    r".+\.py|deploy/(observability|compose)/.+|docs/.+\.png|\.github/workflows/.+|\.gitlab.+"
+)
 
 
 @pytest.mark.parametrize("style", STYLES)
