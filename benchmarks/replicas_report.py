@@ -255,8 +255,10 @@ def throughput_table(found: Found) -> str:
             "CPU ms/request": [cpu(free, count) for count in counts],
             "cores in all": [cores(count) for count in counts],
             "with limits in Redis": [spread(rates(limited, count)) for count in counts],
-            f"× {counts[0]}, limits": [ratio(rates(limited, count), one[1]) for count in counts],
-            "× without": [ratio(rates(limited, count), rates(free, count)) for count in counts],
+            f"limits × {counts[0]}": [ratio(rates(limited, count), one[1]) for count in counts],
+            "limits × no limits": [
+                ratio(rates(limited, count), rates(free, count)) for count in counts
+            ],
             "CPU ms/request, limits": [cpu(limited, count) for count in counts],
         },
         (),
