@@ -40,7 +40,7 @@ def test_the_docs_load_the_alerts_as_a_rule_of_prometheus_operator(
     project: Path, tools: Path, tmp_path: Path
 ) -> None:
     docs = (project / "docs" / "kubernetes.md").read_text()
-    (script,) = re.findall(r"^\(cat <<END.+?^END$", docs, re.MULTILINE | re.DOTALL)
+    (script,) = re.findall(r"^\{\n  cat <<END.+?^\} .+?$", docs, re.MULTILINE | re.DOTALL)
     rule = tmp_path / "rule.yaml"
     file_instead = script.replace("kubectl -n monitoring apply -f -", f"cat >'{rule}'")
     assert file_instead != script
