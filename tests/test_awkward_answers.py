@@ -24,7 +24,7 @@ Give = Callable[[Path, Path, str], Path]
 
 def bake_by_typing(template: Path, output: Path, text: str) -> Path:
     """Answer as a person does."""
-    answers = [text, "typed", text, text, EMAIL, "1", "gpt-5.4-mini", "1", "1"]
+    answers = [text, "typed", text, text, EMAIL, "1", "gpt-5.4-mini", "1", "1", "1", "1"]
     subprocess.run(
         [sys.executable, "-X", "utf8", "-m", "cookiecutter", template, "--output-dir", output],
         input="\n".join([*answers, ""]),
