@@ -121,8 +121,10 @@ def _windows(value: object) -> object:
         for limit in limits
         if limit
     )
-    seconds = {window.seconds for window in windows if window.quota and window.seconds}
-    if not limits or len(seconds) < len(limits):
+    is_readable = bool(limits) and None not in limits
+    is_positive = all(window.quota and window.seconds for window in windows)
+    is_distinct = len({window.seconds for window in windows}) == len(windows)
+    if not (is_readable and is_positive and is_distinct):
         raise ValueError("must be like `60/minute; 1000/day`, with each window once")
     return windows
 

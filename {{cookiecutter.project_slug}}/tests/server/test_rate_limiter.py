@@ -197,8 +197,8 @@ def test_the_service_starts_without_redis(
         "host": f"redis://user:{secret}@no-such-host.invalid:6379/0",
     }[wrong]
     with caplog.at_level(logging.DEBUG), limited(offline, uri) as service:
+        assert not storage_is_up(service), "known before the first request"
         assert [service.chat().status_code for _ in range(4)] == [200, 200, 200, 429]
-        assert not storage_is_up(service)
         assert len(storage_lines(caplog)) == 1
     assert "swordfish" not in caplog.text
 

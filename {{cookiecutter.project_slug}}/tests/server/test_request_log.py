@@ -67,6 +67,25 @@ def of_request(lines: list[Line]) -> Line:
     return line
 
 
+def test_successful_probes_are_logged_for_debugging_only(
+    service: Service, offline: OfflineOpenAI, printed: TextIO
+) -> None:
+    """They come every few seconds. Those that fail are seen."""
+    probes = ("/livez", "/readyz", "/metrics")
+
+    def said(level: str) -> list[str]:
+        configure(offline, printed, log_format="json", log_level=level)
+        for path in (*probes, "/missing"):
+            service.client.get(path)
+        wait_until(lambda: "GET /missing" in Path(printed.name).read_text())
+        text = Path(printed.name).read_text()
+        printed.truncate(0)
+        return [path for path in probes if f"GET {path} 200" in text]
+
+    assert said("INFO") == []
+    assert said("DEBUG") == [*probes]
+
+
 @pytest.fixture
 def locked(serve: Callable[..., Service], offline: OfflineOpenAI) -> Service:
     return serve(service_api_keys=f"web:{keys.digest(WEB_KEY)}")

@@ -63,7 +63,14 @@ class RateLimiter:
             yield cls(None, fail_closed=False)
             return
         async with RedisCounts.open(uri) as counts:
-            yield cls(counts, fail_closed=settings.rate_limit_fail_closed)
+            limiter = cls(counts, fail_closed=settings.rate_limit_fail_closed)
+            await limiter.try_storage()
+            yield limiter
+
+    async def try_storage(self) -> None:
+        """Have the log say at the start, not at the first request, that the storage is away."""
+        with suppress(LimitsUnavailable):
+            await self._run(lambda storage: storage.add([], 0))
 
     async def reserve(self, client: str, policies: Sequence[Policy], cost: int) -> Reservation:
         """Add the cost to the client's count in each policy, or to none if it does not fit.
@@ -153,6 +160,6 @@ async def _count(
 
 def _span(client: str, policy: Policy, now: float) -> Span:
     index = int(now // policy.seconds)
-    # Braces: keys of one client are in one slot of a cluster, as its scripts demand.
+    # Braces: for clusters behind a proxy, which keep keys with the same braces in one slot.
     key, previous_key = (f"{policy.name}:{{{client}}}:{i}" for i in (index, index - 1))
     return Span(key, previous_key, lifetime=2 * policy.seconds)

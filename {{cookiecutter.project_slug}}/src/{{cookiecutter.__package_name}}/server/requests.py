@@ -26,6 +26,8 @@ WELL_FORMED_ID = re.compile(rf"(?!.*(sk-|{PREFIX}))[A-Za-z0-9._-]{{1,128}}")
 # nginx's non-standard status for a client that disconnected before the end of the response.
 CLIENT_CLOSED_REQUEST = 499
 
+# Asked every few seconds: successful requests are logged at level DEBUG.
+PROBES = frozenset({"/livez", "/metrics", "/readyz"})
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
@@ -101,7 +103,9 @@ class RequestMiddleware:
         self._metrics.request_duration.labels(method, record.route, status, problem).observe(
             seconds
         )
-        logger.info(
+        is_routine = record.route in PROBES and status == 200
+        logger.log(
+            logging.DEBUG if is_routine else logging.INFO,
             "%s %s %d",
             scope["method"],
             quote(scope["path"]),  # may have line ends

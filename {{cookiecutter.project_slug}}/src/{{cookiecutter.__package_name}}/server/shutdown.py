@@ -46,7 +46,7 @@ class GracefulShutdown:
         self._grace_seconds = grace_seconds
         self._drain_seconds = min(drain_seconds, grace_seconds)
         self._loop = asyncio.get_running_loop()
-        self._is_hurried = asyncio.Event()
+        self._interrupted = asyncio.Event()
         self._handlers: dict[int, Any] = {}
         self._stopping: Future[None] | None = None
 
@@ -74,17 +74,17 @@ class GracefulShutdown:
             # Kept: the event loop has only weak references to tasks.
             self._stopping = asyncio.run_coroutine_threadsafe(self._stop(number), self._loop)
         elif number == signal.SIGINT:  # a second Ctrl-C: do not wait
-            self._loop.call_soon_threadsafe(self._hurry)
+            self._loop.call_soon_threadsafe(self._cancel_now)
 
-    def _hurry(self) -> None:
-        self._is_hurried.set()
+    def _cancel_now(self) -> None:
+        self._interrupted.set()
         self._cancel_requests()
 
     async def _stop(self, number: int) -> None:
         cancel_at = self._loop.time() + self._grace_seconds
         if number == signal.SIGTERM:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_hurried.wait(), self._drain_seconds)
+                await asyncio.wait_for(self._interrupted.wait(), self._drain_seconds)
         self.is_refusing = True
         await self._wait_for_requests(cancel_at)
         self._cancel_requests()
