@@ -1,12 +1,11 @@
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .containers import PYTHON, Containers, installed, ship
-from .projects import ROOT, bake, run
+from .projects import ROOT, bake, environment, run
 
 Bake = Callable[..., Path]
 
@@ -51,10 +50,8 @@ def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     Installed by plain pip from a project's own pyproject.toml, as its Makefile does without uv.
     """
     folder = tmp_path_factory.mktemp("venv")
-    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
-    commands = folder / ".venv" / "bin"
+    commands = environment(folder)
     pip = (commands / "python", "-m", "pip", "install", "--quiet")
-    run(*pip, "--upgrade", "pip", cwd=folder).check_returncode()
     for style in ("to_thread", "async"):  # with the sync client, and with the async one
         (folder / style).mkdir()
         project = bake(template, folder / style, handler_style=style)

@@ -1,7 +1,7 @@
 """Real images and containers without a registry: podman on base images that are made here.
 
 Debian makes the root file system, and the Python that runs the tests is copied into it. It stands
-for python:X-slim: with pip, with certificates, without bytecode. uv comes from its package on PyPI.
+for python:X-slim-trixie: with pip, with certificates, without bytecode. uv comes from PyPI.
 """
 
 import os
@@ -156,7 +156,7 @@ def make_base(folder: Path) -> None:
 
 
 def import_images(containers: Containers) -> None:
-    base, folder = f"docker.io/library/python:{PYTHON}-slim", containers.folder
+    base, folder = f"docker.io/library/python:{PYTHON}-slim-trixie", containers.folder
     path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
     change = ("--change", path, "--change", 'CMD ["python3"]')
     containers.output("import", *change, folder / "root.tar", base)
@@ -194,7 +194,7 @@ def installed(folder: Path) -> Iterator[Containers]:
             make_base(folder)
             import_images(containers)
             started = containers.podman(
-                "run", "--rm", "-p", "8000", f"python:{PYTHON}-slim", "true"
+                "run", "--rm", "-p", "8000", f"python:{PYTHON}-slim-trixie", "true"
             )
             if started.returncode:
                 pytest.skip(f"No container can be started: {started.stderr.splitlines()[-1]}")

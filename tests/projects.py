@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
@@ -230,6 +231,17 @@ def bake(template: Path, output: Path, **answers: str) -> Path:
     return Path(project)
 
 
+def environment(folder: Path, *requirements: str) -> Path:
+    """Make an environment with these packages, and get the folder of its commands."""
+    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
+    commands = folder / ".venv" / "bin"
+    pip = (commands / "python", "-m", "pip", "install", "--quiet", "--upgrade")
+    run(*pip, "pip", cwd=folder).check_returncode()
+    if requirements:
+        run(*pip, *requirements, cwd=folder).check_returncode()
+    return commands
+
+
 def stand_in(python: Path, project: Path) -> None:
     """Have `make` find this interpreter in `.venv`."""
     script = project / ".venv" / "bin" / "python"
@@ -253,6 +265,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProc
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        timeout=900,  # seconds; the longest are the checks of a project on a busy machine
         check=False,
     )
     print(done.stdout, done.stderr, sep="\n")  # noqa: T201 - pytest shows it with a failure

