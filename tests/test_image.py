@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import signal
 import ssl
 import threading
 import time
@@ -229,6 +230,25 @@ def test_answers_streams_and_stops_within_its_grace_period(
         assert "event: done" in answer.result()[2]
         assert state(containers, running.name)["ExitCode"] == 0
         assert 1 < took < 36, "as long as the stream, not as long as the grace period"
+
+
+def catches_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(r"^SigCgt:\s+(\w+)", status, re.MULTILINE)
+    return bool(int(mask, 16) >> signal.SIGTERM - 1 & 1)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_stop_during_the_start_is_heeded(containers: Containers, network: str) -> None:
+    """As process 1, which Linux protects from signals that it does not handle."""
+    with service(containers, network, ALLOW_ANONYMOUS="true") as running:
+        pid = state(containers, running.name)["Pid"]
+        wait_until(lambda: catches_sigterm(pid))
+        assert "Listening" not in containers.podman("logs", running.name).stderr
+        began = time.monotonic()
+        containers.output("stop", "--time", "45", running.name)
+        assert time.monotonic() - began < 40
+        assert state(containers, running.name)["ExitCode"] == 0
 
 
 @pytest.mark.usefixtures("offline")

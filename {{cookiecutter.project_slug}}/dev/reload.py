@@ -10,7 +10,7 @@ import uvicorn
 def main(package: str) -> None:
     os.environ["SHUTDOWN_GRACE_SECONDS"] = "1"  # restart soon, even during a stream
     os.environ["SHUTDOWN_DRAIN_SECONDS"] = "0"
-    service = import_module(f"{package}.__main__")
+    service = import_module(f"{package}.process")
     try:
         settings = service.load_usable_settings()
         service.listen(settings.host, settings.port).close()  # fails early if HOST or PORT is wrong

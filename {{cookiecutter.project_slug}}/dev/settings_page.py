@@ -1,6 +1,7 @@
 """Writes docs/settings.md from the settings: `make docs`."""
 
 import sys
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,46 +21,56 @@ quotes around a value are removed.
 | | values | default | |
 |---|---|---|---|
 """
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
 
 
 def page(package: str) -> str:
     """The page in Markdown, with a row for each setting of the package."""
     settings = import_module(f"{package}.settings").Settings
     schema = settings.model_json_schema()["properties"]
-    rows = (_row(name, field, schema[name]) for name, field in settings.model_fields.items())
-    return HEAD + "".join(rows)
-
-
-def _row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
-    about = " ".join((field.description or "").split())
-    return f"| `{name.upper()}` | {_values(name, schema)} | {_default(field)} | {about} |\n"
+    rows = [
+        (f"`{name.upper()}`", _values(name, schema[name]), _default(field), _about(field))
+        for name, field in settings.model_fields.items()
+    ]
+    lines = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in rows]
+    return HEAD + "".join(f"| {line} |\n" for line in lines)
 
 
 def _values(name: str, schema: dict[str, Any]) -> str:
-    """What kinds of value the schema allows; nothing for texts, whose description says it."""
+    """What the schema says of them; nothing of texts, whose description has to say it."""
     kind = schema["anyOf"][0] if "anyOf" in schema else schema  # the others are null
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
-    if kind["type"] == "boolean":
+    if kind.get("type") == "boolean":
         return "`true`, `false`"
-    if kind["type"] == "number":
-        return f"seconds, at most {kind['maximum']:,}"
-    if kind["type"] == "integer":
-        unit = "seconds, " if name.endswith("_seconds") else ""
-        least = kind.get("minimum", kind.get("exclusiveMinimum", 0) + 1)
-        return f"{unit}{least} to {kind['maximum']:,}" if "maximum" in kind else f"from {least}"
-    return ""
+    unit = ["seconds"] if name.endswith("_seconds") else []
+    return ", ".join(
+        unit + [f"{words} {kind[bound]:,}" for bound, words in BOUNDS.items() if bound in kind]
+    )
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = (
-        field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-    )
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`" if value or value == 0 else ""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, tuple | list | set | frozenset):
+        value = ", ".join(map(str, value))
+    if value is None or value == "":
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _about(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import pytest
 import uvicorn
 from tenacity import wait_none
 
-from {{ cookiecutter.__package_name }} import __main__ as main
 from {{ cookiecutter.__package_name }} import (
     app,
     environment,
@@ -30,6 +29,7 @@ from {{ cookiecutter.__package_name }} import (
     observer,
     settings,
 )
+from {{ cookiecutter.__package_name }} import process as main
 from {{ cookiecutter.__package_name }}.api import completions, dependencies, streamed_reply
 from {{ cookiecutter.__package_name }}.server import (
     disconnect,

@@ -21,11 +21,14 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+    content = page.read_text("utf-8")
+    if page.name == "README.md":  # its title and description may be any text
+        _, _, content = content.split("\n\n", 2)
+    for target in re.findall(r"\]\(([^)]+)\)", content):
         path, _, anchor = target.partition("#")
-        if not path.startswith("https://"):
+        if ":" not in path:  # no URL
             linked = page.parent / path if path else page
-            assert linked.is_file(), target
+            assert linked.exists(), target
             assert not anchor or anchor in anchors(linked), target
 
 

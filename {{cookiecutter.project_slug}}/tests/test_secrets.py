@@ -40,7 +40,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from {PACKAGE} import __main__ as main
+from {PACKAGE} import process as main
 from {PACKAGE} import app
 from {PACKAGE}.server.routes import PUBLIC
 

@@ -46,9 +46,15 @@ def test_a_dotenv_file_sets_them_but_the_environment_wins(monkeypatch: pytest.Mo
     assert (loaded.openai_model, loaded.port) == ("gpt-file", 83)
 
 
+def test_every_setting_is_described() -> None:
+    """By a docstring below it."""
+    fields = settings.Settings.model_fields
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
 def test_the_page_of_settings_is_up_to_date() -> None:
-    """If not: `make docs`."""
-    assert settings_page.page(settings.__package__) == settings_page.PAGE.read_text("utf-8")
+    page = settings_page.page(settings.__package__)
+    assert page == settings_page.PAGE.read_text("utf-8"), "`make docs` writes it anew"
 
 
 def test_the_example_of_dotenv_names_settings_and_shows_their_defaults() -> None:

@@ -1,4 +1,4 @@
-"""What signals do. tests/test_main.py has it in processes of their own."""
+"""What signals do. tests/test_process.py has it in processes of their own."""
 
 import asyncio
 import os

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -111,6 +112,39 @@ def test_workers_without_a_place_for_their_metrics(
     assert status == 78
     assert "WORKERS need a writable directory for their metrics (No such file or directory)" in said
     assert run_main(**env(offline))[0] is None, "one worker needs none"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("name", ["missing", "file", ""])
+def test_a_wrong_directory_for_metrics_is_refused(
+    run_main: Callable[..., tuple[object, str]],
+    offline: OfflineOpenAI,
+    tmp_path: Path,
+    name: str,
+    workers: str,
+) -> None:
+    (tmp_path / "file").touch()
+    directory = f"{tmp_path}/{name}" if name else ""
+
+    changed = {"PROMETHEUS_MULTIPROC_DIR": directory, "WORKERS": workers}
+    status, said = run_main(**env(offline, **changed))
+
+    assert status == 78
+    assert said.startswith(f"PROMETHEUS_MULTIPROC_DIR={directory} is no directory")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_process_may_have_as_many_connections_as_the_system_allows() -> None:
+    code = f"""
+import resource
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+from {PACKAGE} import process
+process.allow_many_connections()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize(
@@ -428,7 +462,7 @@ def check_that_calls_are_cut() -> None:
 
 def test_responses_are_not_held_back_for_delayed_acks() -> None:
     with (
-        import_module(f"{PACKAGE}.__main__").listen("127.0.0.1", 0) as listener,
+        main.listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as accepted,
     ):
