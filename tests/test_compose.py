@@ -135,7 +135,7 @@ def test_offline_it_needs_no_key_and_survives_redis(containers: Containers, ship
         assert alone.returncode == 1
 
 
-def test_without_a_key_it_says_so_and_gives_up(containers: Containers, shipped: Path) -> None:
+def test_without_a_key_it_says_so(containers: Containers, shipped: Path) -> None:
     """With the example of an .env, which has everything but the keys."""
     project = shipped.parent / "without-key"
     shutil.copytree(shipped, project)
