@@ -67,7 +67,7 @@ def failures(verdicts: Counter[str]) -> dict[str, int]:
 def faults_of_restarts(restart: Restarts) -> Iterator[str]:
     case = restart.case
     if restart.paid_twice:
-        yield f"{case}: {restart.paid_twice} requests were paid twice"
+        yield f"{case}: {restart.paid_twice} requests were billed twice"
     if restart.lost_later:
         yield f"{case}: {restart.lost_later} requests were lost"
     if RESTARTS[case].loses_nothing and failures(restart.verdicts):
@@ -85,10 +85,10 @@ TEXT = """\
 Each replica is a process of its own (`python -m`, one worker), with the default settings where no
 other is named. All share one Redis; HAProxy is in front of them, asks each for `/readyz` twice a
 second, and sends a request to another replica only if a connection was refused. Each request has an
-id in its message, and each answer must be its own, to the last word: *lost* is every answer that is
-missing, cut or another's. *Refused* is a 503 with `Retry-After` by the service: nothing was paid
-for, and the client may send the request again. The clients do not; they keep their connections, and
-half of them ask for streams. The upstream counts how often it sees each id: *paid twice*."""
+id in its message. *Lost*: an answer that is missing, incomplete or that of another request.
+*Refused*: a 503 with `Retry-After` by the service; nothing was billed, and the client may send the
+request again. The clients do not; they keep their connections, and
+half of them ask for streams. The upstream counts how often it sees each id: *billed twice*."""
 
 LIMITS = """\
 Two clients with {many} requests at once each, over all replicas. *Admitted* requests must be
@@ -102,12 +102,12 @@ stream takes 3 s. *Drained* is as in Kubernetes: the replica gets no new request
 later SIGTERM, and new requests once the new process is ready. *Connections balanced*: as by a
 Kubernetes Service, and not requests as by an ingress controller; a client then stays with its
 replica as long as it keeps its connection. After a `kill -9`, what was in flight on the replica is
-lost, and may have been paid for; OpenAI is not asked again."""
+lost, and may have been billed; OpenAI is not asked again."""
 
 AWAY = """\
-A limit of {quota} requests, and clients that go on when they are over it. While Redis is away, each
-replica counts for itself: of each window, at most the limit for each replica more. A Redis that
-lost its data begins anew: once more the limit."""
+A limit of {quota} requests, and clients that keep asking when they are over it. While Redis is
+away, each replica counts for itself: of each window, at most the limit for each replica more. A
+Redis that lost its data begins anew: once more the limit."""
 
 THROUGHPUT = """\
 The upstream takes {delay:g} s and each replica has `MAX_CONCURRENCY={slots}`, so that it serves at
@@ -118,7 +118,8 @@ scripts for each request, each of them a round trip, and takes {microseconds:.0f
 Medians of {rounds} rounds, with the lowest and highest; ratios are of one round."""
 
 MEMORY = """\
-One replica with so many calls in flight, all begun at once, of an upstream that takes {delay:g} s;
+One replica with so many calls in flight, all of which start at once, of an upstream that takes
+{delay:g} s;
 `MAX_CONCURRENCY` is as high. CPU is for each call, its share of the burst included."""
 
 
@@ -145,7 +146,7 @@ def report(found: Found, python: Path) -> str:
         parts += ["## Restarts under load", text, restarts_table(found)]
     if found.outage:
         text = AWAY.format(quota=found.quota)
-        parts += ["## Redis is away", text, outage_table(found)]
+        parts += ["## Redis outage", text, outage_table(found)]
     if found.scaled:
         text = THROUGHPUT.format(
             delay=DELAY,
@@ -189,13 +190,13 @@ def restarts_table(found: Found) -> str:
             "case": [one.case for one in ones],
             "restarted": [str(one.restarted) for one in ones],
             "requests": [f"{len(one.answers):,}" for one in ones],
-            "whole": [f"{one.verdicts[WHOLE]:,}" for one in ones],
+            "complete": [f"{one.verdicts[WHOLE]:,}" for one in ones],
             "refused": [str(one.verdicts[REFUSED]) for one in ones],
             "lost": [str(one.verdicts[LOST]) for one in ones],
             "in flight at the kill": [str(one.in_flight) if one.killed else "-" for one in ones],
-            "lost otherwise": [str(one.lost_later) for one in ones],
-            "paid twice": [str(one.paid_twice) for one in ones],
-            "paid in vain": [str(one.paid_in_vain) for one in ones],
+            "lost, not in flight": [str(one.lost_later) for one in ones],
+            "billed twice": [str(one.paid_twice) for one in ones],
+            "billed, not delivered": [str(one.paid_in_vain) for one in ones],
         },
         ("case",),
     )
@@ -272,7 +273,7 @@ def memory_table(found: Found) -> str:
         {
             "style": [style for style, _ in found.held],
             "calls in flight": [f"{one.clients:,}" for one in ones],
-            "whole": [f"{one.answers:,}" for one in ones],
+            "complete": [f"{one.answers:,}" for one in ones],
             "MB before": [f"{one.rss_before:.0f}" for one in ones],
             "MB at most": [f"{one.peak:.0f}" for one in ones],
             "KB a call": [

@@ -246,9 +246,9 @@ async def outage(fleets: Fleets, options: Options) -> tuple[int, list[Outage]]:
         phases: dict[str, Callable[[], None]] = {
             "Redis answers": lambda: None,
             "killed": redis.stop,
-            "started again, empty": redis.start,
+            "restarted, empty": redis.start,
             "frozen": lambda: redis.signal(signal.SIGSTOP),
-            "goes on": lambda: redis.signal(signal.SIGCONT),
+            "resumed": lambda: redis.signal(signal.SIGCONT),
         }
         async with calling(Callers(fleet.balancer.port, upstream.words), options) as callers:
             for phase, begin in phases.items():

@@ -62,25 +62,29 @@ def test_restarts_lose_and_repeat_nothing(found: dict[str, list[dict[str, str]]]
 
     crash = rows.pop("kill -9")
     assert int(crash["lost"]) > 0
-    assert (crash["refused"], crash["lost otherwise"], crash["paid twice"]) == ("0", "0", "0")
+    assert (crash["refused"], crash["lost, not in flight"], crash["billed twice"]) == (
+        "0",
+        "0",
+        "0",
+    )
     assert list(rows) == [
         "drained, then SIGTERM",
         "connections balanced: SIGTERM, not drained",
     ]
     for row in rows.values():
         assert row["restarted"] == "2"
-        assert row["whole"] == row["requests"] != "0"
-        assert (row["paid twice"], row["paid in vain"]) == ("0", "0")
+        assert row["complete"] == row["requests"] != "0"
+        assert (row["billed twice"], row["billed, not delivered"]) == ("0", "0")
 
 
 def test_service_continues_without_redis(found: dict[str, list[dict[str, str]]]) -> None:
     """Each replica counts for itself then, and none refuses clients within their limit."""
-    rows = {row["Redis"]: row for row in found["Redis is away"]}
+    rows = {row["Redis"]: row for row in found["Redis outage"]}
 
     admitted = {phase: int(row["admitted"]) for phase, row in rows.items()}
     quota = admitted["Redis answers"]
     assert quota > 0
     assert admitted["killed"] == 2 * quota  # there are two replicas
-    assert admitted["started again, empty"] <= quota
-    assert admitted["frozen"] == admitted["goes on"] == 0  # all is used up everywhere
+    assert admitted["restarted, empty"] <= quota
+    assert admitted["frozen"] == admitted["resumed"] == 0  # all is used up everywhere
     assert {row["others"] for row in rows.values()} == {"0"}
