@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -116,7 +116,8 @@ def allow_many_connections() -> None:
     """Raise the limit of open files, usually 1,024, as far as the system allows."""
     if sys.platform != "win32":
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        with suppress(ValueError, OSError):  # macOS reports a limit that it does not accept
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def create_app_and_tune_gc() -> FastAPI:
