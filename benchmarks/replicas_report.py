@@ -119,8 +119,7 @@ Medians of {rounds} rounds, with the lowest and highest; ratios are of one round
 
 MEMORY = """\
 One replica with so many calls in flight, all of which start at once, of an upstream that takes
-{delay:g} s;
-`MAX_CONCURRENCY` is as high. CPU is for each call, its share of the burst included."""
+{delay:g} s; `MAX_CONCURRENCY` is as high. CPU is for each call, its share of the burst included."""
 
 
 def report(found: Found, python: Path) -> str:
