@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .apps import STYLES
@@ -36,6 +36,26 @@ def numbers(text: str) -> list[int]:
     return chosen
 
 
+def add_common_options(
+    parser: argparse.ArgumentParser, parts: Iterable[str], scratch: Path, results: str
+) -> None:
+    """Those of this and of `benchmarks.replicas`: what is measured, with what, and where to."""
+    every = list(parts)
+    parser.add_argument(
+        "--only", type=names(every), default=",".join(every), help=f"some of {','.join(every)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny numbers: to see that it works")
+    parser.add_argument(
+        "--python", type=Path, help="of an environment that has the projects' dependencies"
+    )
+    parser.add_argument("--scratch", type=Path, default=scratch, help="where projects are made")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help=f"where {results} go (benchmarks/ if all is measured, else --scratch)",
+    )
+
+
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--clients", type=numbers, default="200,500")
@@ -45,22 +65,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--styles", type=names(STYLES), default=",".join(STYLES))
     parser.add_argument("--litellm", default=LITELLM, help="what pip installs as LiteLLM")
     parser.add_argument("--workers", type=int, default=1, help="of each service")
-    parser.add_argument(
-        "--only",
-        type=names(list(SCENARIOS)),
-        default=",".join(SCENARIOS),
-        help=f"some of {','.join(SCENARIOS)}",
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny numbers: to see that it works")
-    parser.add_argument(
-        "--python", type=Path, help="of an environment that has the projects' dependencies"
-    )
-    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where projects are made")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="where results.md and .svg go (benchmarks/ if all is measured, else --scratch)",
-    )
+    add_common_options(parser, SCENARIOS, SCRATCH, "results.md and .svg")
     args = parser.parse_args(argv)
     if args.quick:
         args.clients, args.delay, args.seconds, args.rounds = [2], 0.05, 0.3, 1

@@ -11,10 +11,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from . import resilience, scaling
-from .__main__ import names, numbers
+from .__main__ import add_common_options, numbers
 from .apps import STYLES
 from .balancer import haproxy
 from .fleet import Fleets
@@ -42,22 +41,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--calls", type=numbers, default="200,1000,2000", help="for the memory")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument(
-        "--only",
-        type=names(PARTS),
-        default=",".join(PARTS),
-        help=f"some of {','.join(PARTS)}",
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny numbers: to see that it works")
-    parser.add_argument(
-        "--python", type=Path, help="of an environment that has the projects' dependencies"
-    )
-    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="where projects are made")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="where replicas.md goes (benchmarks/ if all is measured, else --scratch)",
-    )
+    add_common_options(parser, PARTS, SCRATCH, "the results")
     args = parser.parse_args(argv)
     if args.quick:
         args.replicas, args.counts, args.calls = 2, [1, 2], [10]
