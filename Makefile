@@ -14,7 +14,7 @@ BAKED := $(DEMO)/baked
 # Neither compared nor removed when the project in .demo is made anew.
 STAYS := .venv .env .coverage .coverage.* .*_cache __pycache__ htmlcov .idea .vscode .DS_Store
 # Folders too: their times tell when a file is gone.
-SOURCES := cookiecutter.json needs_cookiecutter_2.py $(shell find hooks '$(TEMPLATE)' -name '__pycache__' -prune -o -print)
+SOURCES := cookiecutter.json needs_cookiecutter_2_1.py $(shell find hooks '$(TEMPLATE)' -name '__pycache__' -prune -o -print)
 
 # One word, and no foreign one.
 ifneq ($(words $(STYLE))$(filter-out to_thread sync async,$(STYLE)),1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from cookiecutter.utils import create_env_with_context
 
-from needs_cookiecutter_2 import RESERVED, SLUG, find_problems, slug_problems
+from needs_cookiecutter_2_1 import RESERVED, SLUG, find_problems, slug_problems
 
 from .answers import AWKWARD, GOOD
 from .conftest import Bake

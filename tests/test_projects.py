@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from needs_cookiecutter_2 import slug_problems
+from needs_cookiecutter_2_1 import slug_problems
 
 from .projects import ROOT, STYLES, bake, run
 

@@ -45,6 +45,6 @@ def test_an_older_one_says_that_it_is_too_old(
 
     assert done.returncode == 1
     assert (done.stdout + done.stderr).splitlines() == [
-        "Unable to load extension: No module named 'needs_cookiecutter_2'"
+        "Unable to load extension: No module named 'needs_cookiecutter_2_1'"
     ]
     assert not (tmp_path / "old").exists()

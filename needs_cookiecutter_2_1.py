@@ -1,8 +1,8 @@
 """Reads and checks the answers: a Jinja extension, which cookiecutter.json loads.
 
 Before any folder is made, it can choose defaults and refuse, which a hook cannot. It has its name
-for the sake of cookiecutter 1, which looks for it in vain before it asks anything and says so:
-"Unable to load extension: No module named 'needs_cookiecutter_2'".
+for the sake of cookiecutter 1, which cannot find it, and says so before it asks anything:
+"Unable to load extension: No module named 'needs_cookiecutter_2_1'".
 
 It runs under cookiecutter's own interpreter, Python 3.8 or newer, with no packages but cookiecutter
 and Jinja.
@@ -118,6 +118,9 @@ class Answers(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        # `cruft update` generates the old project and the new one in one process: each by the
+        # module that came with it.
+        sys.modules.pop(__name__, None)
         self._asking = False
         environment.globals["begin_asking"] = self._begin_asking
         environment.filters["usable"] = usable
