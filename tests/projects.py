@@ -232,15 +232,33 @@ def bake(template: Path, output: Path, **answers: str) -> Path:
     return Path(project)
 
 
-def environment(folder: Path, *requirements: str) -> Path:
+def uv(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "uv", *arguments, cwd=cwd, UV_PYTHON_DOWNLOADS="never", **env)
+
+
+def install(python: Path, *arguments: str | Path, cwd: Path) -> None:
+    """Install with uv, which takes seconds where pip takes half a minute."""
+    command = ("pip", "install", "--quiet", "--compile-bytecode", "--python", python)
+    uv(*command, *arguments, cwd=cwd).check_returncode()
+
+
+def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
     """Make an environment with these packages, and get the folder of its commands."""
-    run(sys.executable, "-m", "venv", ".venv", cwd=folder).check_returncode()
-    commands = folder / ".venv" / "bin"
-    pip = (commands / "python", "-m", "pip", "install", "--quiet", "--upgrade")
-    run(*pip, "pip", cwd=folder).check_returncode()
+    venv = folder / ".venv"
+    uv("venv", "--quiet", "--seed", "--python", python, venv, cwd=folder).check_returncode()
     if requirements:
-        run(*pip, *requirements, cwd=folder).check_returncode()
-    return commands
+        install(venv / "bin" / "python", *requirements, cwd=folder)
+    return venv / "bin"
+
+
+def interpreter(version: str) -> str | None:
+    """The path of Python X.Y, if it is here."""
+    show = ("-c", "import sys; print(sys.executable)")
+    try:  # pyenv hides all versions but one, unless it is told
+        done = run(f"python{version}", *show, cwd=ROOT, PYENV_VERSION=version)
+    except FileNotFoundError:
+        return None
+    return None if done.returncode else done.stdout.strip()
 
 
 def stand_in(python: Path, project: Path) -> None:

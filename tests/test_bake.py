@@ -10,14 +10,10 @@ import pytest
 
 from .conftest import Bake
 from .projects import (
-    CI_FILES,
-    DEPLOYMENT_FILES,
-    FILES,
     ROOT,
     STYLES,
     bake,
     files,
-    files_of,
     run,
 )
 
@@ -36,27 +32,6 @@ STYLED = {
     "tests/upstream/test_openai_service.py",
 }
 COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
-JINJA = re.compile(rb"\{\{|\{%|\{#|cookiecutter\.")  # what closes a tag closes a dict, too
-# An f-string doubles braces, too, and so do templates of Grafana and Prometheus.
-IN_COPIED = re.compile(rb"cookiecutter")
-COPIED = re.compile(
-    r".+\.py|deploy/(observability|compose)/.+|docs/.+\.png|\.github/workflows/.+|\.gitlab.+"
-)
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_has_exactly_the_files_that_it_should(baked: Bake, style: str) -> None:
-    absent = {"src/chat_service/upstream/call.py"} if style == "async" else set()
-    assert files(baked(handler_style=style)).keys() == FILES - absent
-
-
-@pytest.mark.parametrize("deployment", DEPLOYMENT_FILES)
-@pytest.mark.parametrize("ci", CI_FILES)
-def test_deployment_and_ci_choose_whole_files(baked: Bake, deployment: str, ci: str) -> None:
-    project = baked(deployment=deployment, ci=ci)
-
-    assert files(project).keys() == files_of(deployment, ci)
-    assert [path for path in project.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -68,25 +43,6 @@ def test_the_command_line_makes_the_same_as_the_api(
 
     assert (done.returncode, done.stderr) == (0, "")
     assert files(tmp_path / "cli" / "chat-service") == files(baked(handler_style=style))
-
-
-@pytest.mark.parametrize(
-    ("style", "deployment", "ci"),
-    [
-        ("to_thread", "docker", "github"),
-        ("sync", "kubernetes", "gitlab"),
-        ("async", "none", "none"),
-    ],
-)
-def test_leaves_no_jinja_behind(baked: Bake, style: str, deployment: str, ci: str) -> None:
-    project = files(baked(handler_style=style, deployment=deployment, ci=ci))
-
-    left = [
-        name
-        for name, content in project.items()
-        if (IN_COPIED if COPIED.fullmatch(name) else JINJA).search(content)
-    ]
-    assert left == []
 
 
 def test_styles_differ_only_in_the_endpoints_and_the_service(

@@ -12,6 +12,8 @@ import pytest
 
 from .projects import run
 
+pytestmark = pytest.mark.slow
+
 STYLE = "to_thread, this template"
 PLAIN = "plain AsyncOpenAI"
 BARE = ("bare asyncio.to_thread", "bare def")

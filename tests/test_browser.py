@@ -18,6 +18,8 @@ import pytest
 from .projects import bake, run
 from .test_launchers import KEY, QUESTION, is_ready, offline_openai, wait_until
 
+pytestmark = pytest.mark.slow
+
 # The second has the files of Swagger UI; what it depends on is not needed.
 PACKAGES = (["playwright"], ["--no-deps", "drf-spectacular-sidecar"])
 ASSETS = Path("drf_spectacular_sidecar/static/drf_spectacular_sidecar/swagger-ui-dist")

@@ -9,9 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .containers import PYTHON, Containers, free_port, need
 from .projects import run
 from .test_launchers import QUESTION, ask, is_ready, wait_until
+
+pytestmark = pytest.mark.slow
 
 OFFLINE, MONITORING = ("--profile", "offline"), ("--profile", "monitoring")
 # As in the official image, but for the user; the program is Debian's.

@@ -12,6 +12,8 @@ from .conftest import Bake
 from .containers import PYTHON, STRAY, Containers
 from .projects import run
 
+pytestmark = pytest.mark.slow
+
 IMAGE = "chat-service"
 PREFIX = "org.opencontainers.image"
 USER = 10001

@@ -24,6 +24,8 @@ from .projects import run
 from .test_image import IMAGE, inside, python
 from .test_launchers import KEY, QUESTION, Offline, ask, is_ready, wait_until
 
+pytestmark = pytest.mark.slow
+
 TMP = ("--tmpfs", "/tmp")  # noqa: S108 - in a container
 
 

@@ -21,6 +21,8 @@ import pytest
 from .conftest import Bake
 from .projects import STYLES, run
 
+pytestmark = [pytest.mark.slow, pytest.mark.independent]
+
 PACKAGES = (
     "fastapi-cli",
     "granian",

@@ -16,6 +16,8 @@ import pytest
 
 from .projects import ROOT, STYLES, bake, environment, run
 
+pytestmark = pytest.mark.slow
+
 # Prints the service's URL; then, for each line of input, OpenAI refuses one call for lack of quota.
 SERVE = """
 import sys

@@ -10,6 +10,8 @@ import pytest
 from .projects import run
 from .test_benchmarks import tables
 
+pytestmark = pytest.mark.slow
+
 APT_TIMEOUT = "120"  # seconds
 
 

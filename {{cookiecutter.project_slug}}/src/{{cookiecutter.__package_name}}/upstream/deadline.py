@@ -12,18 +12,14 @@ TIMER_RESOLUTION = 0.01
 
 class Deadline:
     def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+        self.ends_at = time.monotonic() + seconds
 
     def remaining(self) -> float:
         """Seconds left, negative once it has passed."""
-        return self._ends_at - time.monotonic()
+        return self.ends_at - time.monotonic()
 
     def has_passed(self) -> bool:
         return self.remaining() <= TIMER_RESOLUTION
-
-    def expire(self) -> None:
-        """Expire now: the thread of an aborted call then starts no further attempt or wait."""
-        self._ends_at = time.monotonic()
 
     @contextmanager
     def enforced(self) -> Iterator[None]:

@@ -1,0 +1,105 @@
+"""A project of each style is installed from nothing and passes its checks: by pip, by uv, on each
+Python, with the oldest dependencies that it allows as with the newest."""
+
+import os
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from .conftest import Bake
+from .projects import STYLES, bake, environment, install, interpreter, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.independent]
+
+# A Python for each style. Where it is not installed, the one that runs the tests stands in.
+PYTHONS = {"to_thread": "3.11", "sync": "3.12", "async": "3.13"}
+
+
+def with_uv(uv: Path) -> str:
+    return os.pathsep.join([str(uv), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="module")
+def without_uv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH without the folders that have uv, but with make."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "make").symlink_to(shutil.which("make") or "")
+    paths = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join([str(folder), *(p for p in paths if not shutil.which("uv", path=p))])
+
+
+@pytest.fixture(scope="module")
+def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with uv alone."""
+    return environment(tmp_path_factory.mktemp("uv"), "uv")
+
+
+def test_pip_installs_what_a_new_user_checks(
+    template: Path, tmp_path: Path, without_uv: str
+) -> None:
+    """With nothing but its own Makefile: the coverage that it demands of itself included.
+
+    In a folder whose name means something to make, to a shell and to the first line of a script.
+    """
+    project = bake(template, tmp_path / "My Projects" / "it's $HOME #1 %s ü")
+
+    checked = run("make", "check", f"PYTHON={sys.executable}", cwd=project, PATH=without_uv)
+    asked = run("make", "demo", cwd=project, PATH=without_uv)
+
+    assert (checked.returncode, asked.returncode) == (0, 0)
+    assert "Installing" in checked.stdout
+    assert "Installing" not in asked.stdout
+    assert not (project / "uv.lock").exists()
+
+
+@pytest.mark.parametrize("style", STYLES[1:])
+def test_pip_installs_the_other_styles(baked: Bake, without_uv: str, style: str) -> None:
+    """As far as the first style does not show it: what they depend on."""
+    project = baked(handler_style=style)
+
+    asked = run("make", "demo", f"PYTHON={sys.executable}", cwd=project, PATH=without_uv)
+
+    assert asked.returncode == 0
+    assert "event: done" in asked.stdout
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_first_command_makes_the_lock_file_with_uv(baked: Bake, uv: Path, style: str) -> None:
+    """Which the next commands keep to, and which is right."""
+    project = baked(handler_style=style)
+    python = interpreter(PYTHONS[style]) or sys.executable
+    env = {"PATH": with_uv(uv), "UV_PYTHON_DOWNLOADS": "never"}
+
+    asked = run("make", "demo", f"PYTHON={python}", cwd=project, **env)
+
+    assert asked.returncode == 0
+    assert "event: done" in asked.stdout
+    assert run(uv / "uv", "lock", "--check", cwd=project, **env).returncode == 0
+    if style != STYLES[0]:  # whose tests pip's environment runs
+        assert run("make", "test", cwd=project, **env).returncode == 0
+
+
+@pytest.mark.parametrize("style", ["to_thread", "async"])
+def test_passes_its_tests_with_the_oldest_dependencies(
+    template: Path, tmp_path: Path, style: str
+) -> None:
+    """Those of `pyproject.toml`, which has a lower bound for each."""
+    project = bake(template, tmp_path, handler_style=style)
+    commands = environment(tmp_path)
+    oldest = ("--resolution", "lowest-direct")
+    install(commands / "python", *oldest, "--editable", ".", "--group", "dev", cwd=project)
+
+    metadata = tomllib.loads((project / "pyproject.toml").read_text())
+    requirements = [*metadata["project"]["dependencies"], *metadata["dependency-groups"]["dev"]]
+    bounds = dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(requirements)))
+    assert len(bounds) == len({re.split("[>;]", one)[0] for one in requirements})
+    freeze = run(commands / "python", "-m", "pip", "freeze", cwd=project).stdout
+    installed = dict(re.findall(r"^([\w-]+)==([\d.]+)", freeze, re.MULTILINE))
+    for name, bound in bounds.items():
+        assert installed[name].startswith(bound)
+    done = run(commands / "python", "-m", "pytest", "-n", "5", "--dist", "worksteal", cwd=project)
+    assert done.returncode == 0
