@@ -95,6 +95,9 @@ VARIANTS = {
 
 # What is there in place of the project for those whose cookiecutter runs no hooks.
 UNFINISHED = "HOOKS_DID_NOT_RUN.md"
+# Where `pre_gen_project.py` has set aside what was in the folder before.
+ASIDE = ".before-cookiecutter"
+STAYS = {".git", ".venv", ASIDE}
 
 NEXT_STEPS = """
 Your service is made. Next:
@@ -120,6 +123,30 @@ def keep(chosen: dict[str, str], choices: dict[str, dict[str, str]], project: Pa
         (project / path).replace(project / final)
 
 
+def put_back(project: Path, *, skip_existing: bool) -> None:
+    """Put the generated files among those that were there, over the ones with the same names.
+
+    Args:
+        skip_existing: but not over them.
+    """
+    aside = project / ASIDE
+    generated = [path for path in project.iterdir() if path.name not in STAYS]
+    for top in generated:
+        for path in [top, *top.rglob("*")]:
+            before = aside / path.relative_to(project)
+            if path.is_file() and not (skip_existing and before.exists()):
+                before.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(before)
+    for top in generated:  # skipped files and empty folders are left
+        if top.is_dir():
+            shutil.rmtree(top)
+        elif top.exists():
+            top.unlink()
+    for path in list(aside.iterdir()):
+        path.rename(project / path.name)
+    aside.rmdir()
+
+
 def with_package(paths: dict[str, str], package: str) -> dict[str, str]:
     return {
         path.replace("PACKAGE", package): final.replace("PACKAGE", package)
@@ -141,7 +168,9 @@ def main() -> int:
     for question, variants in VARIANTS.items():
         choices = {answer: with_package(paths, package) for answer, paths in variants.items()}
         keep(choices[answers[question]], choices, Path.cwd())
+    skip_existing = not Path(UNFINISHED).read_bytes()  # still as pre_gen_project.py has made it
     Path(UNFINISHED).unlink()
+    put_back(Path.cwd(), skip_existing=skip_existing)
     if "_commit" not in answers:  # set by cruft, which moves the files from here to the project
         if isinstance(sys.stdout, io.TextIOWrapper):  # which may know fewer letters than a path has
             sys.stdout.reconfigure(errors="backslashreplace")

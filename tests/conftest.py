@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert isinstance(item, pytest.Function)
         if item.path.parent.name in {"ci", "kubernetes"}:
             item.add_marker("slow")
+        if item.get_closest_marker("xdist_group"):
+            continue
         if "containers" in item.fixturenames:
             group = "containers"
         elif item.get_closest_marker("independent"):
@@ -84,8 +86,16 @@ def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for style in ("to_thread", "async"):  # with the sync client, and with the async one
         (folder / style).mkdir()
         project = bake(template, folder / style, handler_style=style)
-        install(commands / "python", "--editable", ".", "--group", "dev", cwd=project)
+        install(
+            commands / "python", "--editable", ".", "--group", "dev", cwd=project
+        ).check_returncode()
     return commands
+
+
+@pytest.fixture(scope="session")
+def mypy(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+    """A command that has what it found in packages in a cache, half a minute of work."""
+    return venv / "mypy", "--cache-dir", tmp_path_factory.mktemp("mypy")
 
 
 @pytest.fixture(scope="session")

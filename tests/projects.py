@@ -14,6 +14,7 @@ STYLES = ("to_thread", "sync", "async")
 # What only some answers to `deployment` and `ci` have is below.
 COMMON_FILES = {
     ".env.example",
+    ".gitattributes",
     ".gitignore",
     ".pre-commit-config.yaml",
     ".python-version",
@@ -236,18 +237,18 @@ def uv(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPro
     return run(sys.executable, "-m", "uv", *arguments, cwd=cwd, UV_PYTHON_DOWNLOADS="never", **env)
 
 
-def install(python: Path, *arguments: str | Path, cwd: Path) -> None:
+def install(python: Path, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Install with uv, which takes seconds where pip takes half a minute."""
     command = ("pip", "install", "--quiet", "--compile-bytecode", "--python", python)
-    uv(*command, *arguments, cwd=cwd).check_returncode()
+    return uv(*command, *arguments, cwd=cwd)
 
 
 def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
     """Make an environment with these packages, and get the folder of its commands."""
     venv = folder / ".venv"
-    uv("venv", "--quiet", "--seed", "--python", python, venv, cwd=folder).check_returncode()
+    uv("venv", "--quiet", "--python", python, venv, cwd=folder).check_returncode()
     if requirements:
-        install(venv / "bin" / "python", *requirements, cwd=folder)
+        install(venv / "bin" / "python", *requirements, cwd=folder).check_returncode()
     return venv / "bin"
 
 

@@ -112,17 +112,6 @@ def test_a_project_made_without_hooks_says_so(template: Path, tmp_path: Path) ->
     assert files(folder) == files(tmp_path / "wanted" / "chat-service")
 
 
-def test_skip_if_file_exists_does_not_keep_what_was_edited(baked: Bake, template: Path) -> None:
-    """As the README warns: cookiecutter only looks at the names that files have in the template."""
-    chat = baked() / "src" / "chat_service" / "api" / "chat.py"
-    chat.write_text("# mine")
-    options = ("--no-input", "--overwrite-if-exists", "--skip-if-file-exists")
-    run(*COOKIECUTTER, template, *options, cwd=chat.parents[4]).check_returncode()
-
-    assert "# mine" not in chat.read_text()
-    assert "--skip-if-file-exists" in (ROOT / "README.md").read_text()
-
-
 def test_git_keeps_out_secrets_and_what_tools_leave(baked: Bake) -> None:
     project = baked()
     wanted = files(project).keys()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .projects import bake, run
+from .projects import bake, install, run
 from .test_launchers import KEY, QUESTION, is_ready, offline_openai, wait_until
 
 pytestmark = pytest.mark.slow
@@ -73,8 +73,7 @@ def browser_packages(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """What the browser needs, beside the environment of the projects."""
     target = tmp_path_factory.mktemp("browser")
     for packages in PACKAGES:
-        pip = (venv / "python", "-m", "pip", "install", "--quiet", "--target", target)
-        done = run(*pip, *packages, cwd=target)
+        done = install(venv / "python", "--target", target, *packages, cwd=target)
         if done.returncode:
             pytest.skip(f"Playwright cannot be installed: {done.stderr.splitlines()[-1]}")
     return target

@@ -25,7 +25,7 @@ DEPENDS_ON = {
     ("src/", "dev/", "tests/"): ("handler_style",),
     ("deploy/", "compose.yaml", ".dockerignore"): ("deployment",),
     (".github/", ".gitlab", "renovate.json"): ("deployment", "ci"),
-    (".env.example", ".gitignore", ".pre-commit-config.yaml"): ("deployment",),
+    (".env.example", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"): ("deployment",),
     ("AGENTS.md", "docs/"): ("handler_style", "deployment", "ci"),
     ("pyproject.toml",): ("handler_style", "license"),
     ("Makefile", ".python-version"): ("python_version",),
@@ -253,7 +253,9 @@ def test_its_wheel_is_installed_elsewhere_and_starts(
     build = ("-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
     run(tools / "python", *build, cwd=project).check_returncode()
     (wheel,) = tmp_path.glob("*.whl")
-    install(venv / "python", "--no-deps", "--target", tmp_path / "lib", wheel, cwd=tmp_path)
+    install(
+        venv / "python", "--no-deps", "--target", tmp_path / "lib", wheel, cwd=tmp_path
+    ).check_returncode()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     settings = {

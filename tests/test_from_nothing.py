@@ -11,16 +11,12 @@ from pathlib import Path
 import pytest
 
 from .conftest import Bake
-from .projects import STYLES, bake, environment, install, interpreter, run
+from .projects import STYLES, bake, environment, install, interpreter, run, uv
 
 pytestmark = [pytest.mark.slow, pytest.mark.independent]
 
 # A Python for each style. Where it is not installed, the one that runs the tests stands in.
 PYTHONS = {"to_thread": "3.11", "sync": "3.12", "async": "3.13"}
-
-
-def with_uv(uv: Path) -> str:
-    return os.pathsep.join([str(uv), os.environ["PATH"]])
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +29,10 @@ def without_uv(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with uv alone."""
-    return environment(tmp_path_factory.mktemp("uv"), "uv")
+def with_uv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH with a folder of uv alone."""
+    folder = environment(tmp_path_factory.mktemp("uv"), "uv")
+    return os.pathsep.join([str(folder), os.environ["PATH"]])
 
 
 def test_pip_installs_what_a_new_user_checks(
@@ -68,17 +65,19 @@ def test_pip_installs_the_other_styles(baked: Bake, without_uv: str, style: str)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_first_command_makes_the_lock_file_with_uv(baked: Bake, uv: Path, style: str) -> None:
+def test_the_first_command_makes_the_lock_file_with_uv(
+    baked: Bake, with_uv: str, style: str
+) -> None:
     """Which the next commands keep to, and which is right."""
     project = baked(handler_style=style)
     python = interpreter(PYTHONS[style]) or sys.executable
-    env = {"PATH": with_uv(uv), "UV_PYTHON_DOWNLOADS": "never"}
+    env = {"PATH": with_uv, "UV_PYTHON_DOWNLOADS": "never"}
 
     asked = run("make", "demo", f"PYTHON={python}", cwd=project, **env)
 
     assert asked.returncode == 0
     assert "event: done" in asked.stdout
-    assert run(uv / "uv", "lock", "--check", cwd=project, **env).returncode == 0
+    assert uv("lock", "--check", cwd=project).returncode == 0
     if style != STYLES[0]:  # whose tests pip's environment runs
         assert run("make", "test", cwd=project, **env).returncode == 0
 
@@ -91,13 +90,14 @@ def test_passes_its_tests_with_the_oldest_dependencies(
     project = bake(template, tmp_path, handler_style=style)
     commands = environment(tmp_path)
     oldest = ("--resolution", "lowest-direct")
-    install(commands / "python", *oldest, "--editable", ".", "--group", "dev", cwd=project)
+    options = (*oldest, "--editable", ".", "--group", "dev")
+    install(commands / "python", *options, cwd=project).check_returncode()
 
     metadata = tomllib.loads((project / "pyproject.toml").read_text())
     requirements = [*metadata["project"]["dependencies"], *metadata["dependency-groups"]["dev"]]
     bounds = dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(requirements)))
     assert len(bounds) == len({re.split("[>;]", one)[0] for one in requirements})
-    freeze = run(commands / "python", "-m", "pip", "freeze", cwd=project).stdout
+    freeze = uv("pip", "freeze", "--python", commands / "python", cwd=project).stdout
     installed = dict(re.findall(r"^([\w-]+)==([\d.]+)", freeze, re.MULTILINE))
     for name, bound in bounds.items():
         assert installed[name].startswith(bound)

@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from .conftest import Bake
-from .projects import STYLES, run
+from .projects import STYLES, install
 
 pytestmark = [pytest.mark.slow, pytest.mark.independent]
 
@@ -85,8 +85,7 @@ Launch = Callable[..., AbstractContextManager["Launched"]]
 def launchers(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ASGI servers, beside the environment of the projects, which do not need them."""
     target = tmp_path_factory.mktemp("launchers")
-    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--target", target)
-    done = run(*pip, *PACKAGES, cwd=target)
+    done = install(venv / "python", "--target", target, *PACKAGES, cwd=target)
     if done.returncode:
         pytest.skip(f"The servers cannot be installed: {done.stderr.splitlines()[-1]}")
     return target

@@ -8,6 +8,8 @@ import pytest
 
 from .projects import run, stand_in
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(".demo/to_thread/chat-service")
 BAKED = ".demo/to_thread/baked"  # what `make demo` makes before it runs it
 MAKE = ("make", "INSTALLED=")  # with nothing to install

@@ -3,14 +3,20 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from .conftest import Bake
 from .projects import ROOT, run
 
 
-def test_the_offline_openai_passes_its_tests(baked: Bake, venv: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.xdist_group("types")
+def test_the_offline_openai_passes_its_tests(
+    baked: Bake, venv: Path, mypy: tuple[str | Path, ...]
+) -> None:
     """In the environment of a project, for they need the SDK."""
     project = baked(handler_style="to_thread")
     path = project / "tests" / "test_offline_openai.py"
     shutil.copy(ROOT / "tests" / "offline_openai.py", path)
-    for command in (("mypy",), ("pytest", path)):
-        assert run(venv / command[0], *command[1:], cwd=project).returncode == 0
+    for command in ((*mypy, path), (venv / "pytest", path)):
+        assert run(*command, cwd=project, PYTHONPATH=str(project / "src")).returncode == 0

@@ -74,7 +74,8 @@ def test_takes_any_text_in_one_line_as_data(tmp_path: Path, answer: str) -> None
         variant.parent.mkdir(parents=True, exist_ok=True)
         if not variant.is_dir():  # for another answer, with what this one keeps
             variant.write_text(variant.name)
-    (project / hook.UNFINISHED).touch()
+    (project / hook.UNFINISHED).write_text("Without hooks, this stays.")
+    (project / hook.ASIDE).mkdir()
     texts = dict.fromkeys(("project_name", "project_description", "author_name"), answer)
     script = render("post_gen_project", GOOD | texts, tmp_path)
 

@@ -8,6 +8,8 @@ import pytest
 from .conftest import Bake
 from .projects import STYLES, run
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("types")]
+
 ASK = """
 from dev.offline_openai import running
 from fastapi.testclient import TestClient
@@ -27,9 +29,9 @@ with running() as offline:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_endpoints_work_and_pass_all_checks_where_they_are_to_be_put(
-    baked: Bake, venv: Path, style: str
+    baked: Bake, venv: Path, mypy: tuple[str | Path, ...], style: str
 ) -> None:
-    """The project's own tests run the recipes."""
+    """Beside all other code of the style, whose types are checked here, too."""
     project = baked(handler_style=style)
     api = project / "src" / "chat_service" / "api"
     recipes = dict(
@@ -48,8 +50,9 @@ def test_endpoints_work_and_pass_all_checks_where_they_are_to_be_put(
     listing = listing.replace("(chat,)", f"({', '.join(['chat', *recipes])})")
     (api / "__init__.py").write_text(listing)
 
-    for command in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
-        assert run(venv / command[0], *command[1:], cwd=project).returncode == 0
+    ruff = venv / "ruff"
+    for command in ((ruff, "check"), (ruff, "format", "--check"), mypy):
+        assert run(*command, cwd=project, PYTHONPATH=str(project / "src")).returncode == 0
     asked = run(venv / "python", "-c", ASK, cwd=project, PYTHONPATH=str(project / "src"))
 
     assert asked.returncode == 0

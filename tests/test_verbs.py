@@ -14,6 +14,8 @@ from .conftest import Bake
 from .projects import FILES, bake, files, install, run, stand_in
 from .servers import get, offline_openai, running, wait_until
 
+pytestmark = pytest.mark.slow
+
 MAKE = ("make", "INSTALLED=")  # with nothing to install
 OFFLINE = """
 OPENAI_API_KEY=sk-offline-needs-no-key
@@ -69,7 +71,7 @@ def test_dev_says_which_setting_is_wrong(project: Path, port: int) -> None:
 def fastapi_cli(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with what fastapi[standard] adds for its commands."""
     folder = tmp_path_factory.mktemp("fastapi")
-    install(venv / "python", "--target", folder, "fastapi-cli", cwd=folder)
+    install(venv / "python", "--target", folder, "fastapi-cli", cwd=folder).check_returncode()
     return folder
 
 
