@@ -268,3 +268,24 @@ def test_its_wheel_is_installed_elsewhere_and_starts(
     command = (str(venv / "python"), "-m", "chat_service")
     with running(*command, cwd=tmp_path / "lib", **settings):
         wait_until(lambda: get(port, "/readyz"))
+
+
+def test_every_exception_to_ruffs_rules_is_needed(projects: dict[str, Path], venv: Path) -> None:
+    """In one style at least."""
+    styles = [next(path for name, path in projects.items() if name.startswith(s)) for s in STYLES]
+    lint = tomllib.loads((styles[0] / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    exceptions = {"": lint["ignore"], **lint["per-file-ignores"]}
+    needless = [
+        (folder, rule)
+        for folder, rules in exceptions.items()
+        for rule in rules
+        if not any(
+            run(
+                *(venv / "ruff", "check", "--isolated", "--no-cache", "--select", rule),
+                *(folder.removesuffix("*") or "src", "--target-version", "py311"),
+                cwd=project,
+            ).returncode
+            for project in styles
+        )
+    ]
+    assert needless == []
