@@ -303,6 +303,39 @@ def test_every_model_exists(client: openai.OpenAI) -> None:
     assert client.models.retrieve("owner/ft:gpt-4o::id").id == "owner/ft:gpt-4o::id"
 
 
+def unknown(value: Any) -> Iterator[str]:
+    """The fields that OpenAI's types do not have."""
+    if isinstance(value, BaseModel):
+        yield from (f"{type(value).__name__}.{name}" for name in value.model_extra or {})
+        for name in type(value).model_fields:
+            yield from unknown(getattr(value, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from unknown(item)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("more", [{}, {"tools": True}, {"limit": 1}])
+def test_replies_have_no_field_that_openai_does_not_have(
+    client: openai.OpenAI, more: dict[str, Any], is_stream: bool
+) -> None:
+    tools = (TOOLS, RESPONSE_TOOLS) if "tools" in more else (openai.omit, openai.omit)
+    limit = more.get("limit", openai.omit)
+    chat = ask(client, stream=is_stream, tools=tools[0], max_completion_tokens=limit)
+    response: Any = client.responses.create(
+        model="m", input="Hi", stream=is_stream, tools=tools[1], max_output_tokens=limit
+    )
+    for answer in (chat, response):
+        assert list(unknown(list(answer) if is_stream else [answer])) == []
+
+
+def test_models_and_embeddings_have_no_field_that_openai_does_not_have(
+    client: openai.OpenAI,
+) -> None:
+    vectors = client.embeddings.create(model="e", input="Hi", encoding_format="float")
+    assert list(unknown([vectors, *client.models.list(), client.models.retrieve("m")])) == []
+
+
 # --- Errors and misbehaviour -------------------------------------------------------------------
 
 
@@ -314,6 +347,7 @@ def test_every_model_exists(client: openai.OpenAI) -> None:
         ("POST", CHAT, b"{", 400),
         ("POST", CHAT, b"[]", 400),
         ("POST", CHAT, b'{"model": "m"}', 400),
+        ("POST", CHAT, b'{"messages": [], "model": "m"}', 400),
         ("POST", CHAT, b'{"messages": ["x"], "model": "m"}', 400),
         ("POST", RESPONSES, b'{"model": "m"}', 400),
         ("POST", "/v1/embeddings", b'{"model": "m", "input": [[1, 2]]}', 400),

@@ -160,8 +160,10 @@ class OfflineOpenAI:
         try:
             for param in (needed, "model") if needed else ():
                 if not body.get(param):
-                    message = f"Missing required parameter: '{param}'."
-                    return 400, failure(message, "missing_required_parameter", param)
+                    code, message = "missing_required_parameter", f"Missing parameter: '{param}'."
+                    if body.get(param) == []:
+                        code, message = "empty_array", f"Invalid '{param}': empty array."
+                    return 400, failure(message, code, param)
             return 200, make()
         except (AttributeError, LookupError, TypeError, ValueError) as problem:
             return 400, failure(f"The offline OpenAI cannot use this body: {problem}.")

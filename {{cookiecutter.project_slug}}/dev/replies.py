@@ -183,21 +183,21 @@ def response(body: Json, script: "Scripted", number: int) -> Json | Iterator[Jso
     whole["incomplete_details"] = {"reason": "max_output_tokens"} if made.is_cut else None
     if not body.get("stream"):
         return whole
-    place = {"item_id": item_id, "output_index": 0}
-    place |= {} if made.tool else {"content_index": 0, "logprobs": []}
+    place = {"item_id": item_id, "output_index": 0} | ({} if made.tool else {"content_index": 0})
+    text_place = place if made.tool else place | {"logprobs": []}
 
     def at(name: str, **data: Any) -> Json:
         return {"type": f"response.{name}"} | data
 
     begin = [at("created", response=begun), at("in_progress", response=begun)]
     begin += [at("output_item.added", output_index=0, item=item("in_progress"))]
-    end = [at(f"{delta}.done", **place, **{"arguments" if made.tool else "text": made.text})]
+    end = [at(f"{delta}.done", **text_place, **{"arguments" if made.tool else "text": made.text})]
     if not made.tool:
         begin += [at("content_part.added", **place, part=part(""))]
         end += [at("content_part.done", **place, part=part(made.text))]
     end += [at("output_item.done", output_index=0, item=item(state, made.text))]
     end += [at(state, response=whole)]
-    deltas = (at(f"{delta}.delta", **place, delta=word) for word in made.words)
+    deltas = (at(f"{delta}.delta", **text_place, delta=word) for word in made.words)
     error = script.error["error"] | {"type": "error"}
     stream = events(script, begin, deltas, end, error)
     return (event | {"sequence_number": number} for number, event in enumerate(stream))
