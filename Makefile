@@ -21,7 +21,7 @@ ifneq ($(words $(STYLE))$(filter-out to_thread sync async,$(STYLE)),1)
 $(error STYLE=$(STYLE) is no handler style: choose to_thread, sync or async)
 endif
 
-.PHONY: help demo bench replicas test test-quick lint clean
+.PHONY: help demo bench replicas drift test test-quick lint clean
 
 help:
 	@echo "make demo      make a project with the default answers and show it at work: needs no key"
@@ -29,8 +29,10 @@ help:
 	@echo "make bench     measure the styles against LiteLLM and what people write by hand (half an hour)"
 	@echo "               (ARGS=--quick only tries it; ARGS=--help has the options)"
 	@echo "make replicas  run several replicas behind HAProxy with one Redis, under load (ARGS as above)"
+	@echo "make drift     compare the offline OpenAI with the real API, if OPENAI_API_KEY is set"
+	@echo "               (costs a fraction of a cent; ARGS=--help says what is compared)"
 	@echo "make test      test the template and the projects that it makes (ten minutes)"
-	@echo "make test-quick  the same without the slow ones: what is generated, not how it runs"
+	@echo "               (make test-quick: what is generated, but not how it runs)"
 	@echo "make lint      check style, format and types of the hooks and tests, and the template's style"
 	@echo "make clean     remove what the others made, also what you changed in .demo"
 
@@ -62,6 +64,9 @@ bench: $(INSTALLED)
 
 replicas: $(INSTALLED)
 	@$(VENV_PYTHON) -m benchmarks.replicas $(ARGS)
+
+drift: $(INSTALLED)
+	@$(VENV_PYTHON) -m drift $(ARGS)
 
 # More processes than cores, for many tests wait.
 test: $(INSTALLED)
