@@ -113,6 +113,18 @@ RESERVED = {
 YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 
 
+class Refusal(FailedHookException, SystemExit):  # type: ignore[misc]  # the first has no types
+    """Shown as its sentences alone, by cookiecutter and by cruft.
+
+    Cookiecutter's command line catches the first. Cruft's catches none, and Python prints what
+    ends it: a traceback, unless it is the second.
+    """
+
+    def __init__(self, sentences: str) -> None:
+        super().__init__(sentences)
+        self.code = sentences
+
+
 class Answers(Extension):
     """Filters for cookiecutter.json, and answers that arrive as they were given."""
 
@@ -157,7 +169,7 @@ def package_name(answers: dict[str, str]) -> str:
     """The package's name, if the answers make a working project.
 
     Raises:
-        FailedHookException: they do not; with a sentence for each answer that has to change, and
+        Refusal: they do not; with a sentence for each answer that has to change, and
             the command that keeps the others.
     """
     problems = list(find_problems(answers))
@@ -169,7 +181,7 @@ def package_name(answers: dict[str, str]) -> str:
             if not name.startswith("_")
         }
         sentences = [f"{name} {problem}" for name, problem in problems]
-        raise FailedHookException("\n".join([*sentences, *command_to_correct(kept)]))
+        raise Refusal("\n".join([*sentences, *command_to_correct(kept)]))
     return answers["project_slug"].replace("-", "_")
 
 
