@@ -18,6 +18,7 @@ COMMON_FILES = {
     ".gitignore",
     ".pre-commit-config.yaml",
     ".python-version",
+    ".template.json",
     "AGENTS.md",
     "LICENSE",
     "Makefile",
