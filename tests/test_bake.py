@@ -18,6 +18,7 @@ from .projects import (
 )
 
 STYLED = {
+    ".template.json",  # has the answers
     "AGENTS.md",  # these three tell about the style
     "README.md",
     "docs/recipes.md",
