@@ -135,6 +135,8 @@ class Answers(Extension):
         sys.modules.pop(__name__, None)
         self._asking = False
         environment.globals["begin_asking"] = self._begin_asking
+        # Not `cookiecutter._template_version`: `--replay` restores that of an older run.
+        environment.globals["template_version"] = QUESTIONS["_template_version"]
         environment.filters["usable"] = usable
         environment.filters["package_name"] = package_name
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
@@ -331,23 +332,22 @@ def test_cruft_refuses_an_answer_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_project_without_cruft_is_linked_by_the_command_in_its_readme(
+def test_a_project_without_cruft_is_linked_and_updated_by_the_commands_in_its_readme(
     cruft: Cruft, program: Path, repository: Path, baked: Bake
 ) -> None:
-    """With the answers that it was made with, and then updated."""
+    """With the answers that it was made with."""
     answers = {"project_description": 'it\'s "{{ 7*7 }}" \\ é', **ANSWERS[1]}
     project = committed(baked(**answers))
     as_made = own_files(project)
     shown = (project / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^pipx run cruft (link .+)$", shown, re.MULTILINE)
-    command = command.replace(" URL ", f" '{repository}' ").replace(" VERSION ", " main ")
+    commands = re.findall(r"^pipx run cruft ((?:link|update) .+)$", shown, re.MULTILINE)
+    update, link = (f"'{program}' {command}" for command in commands)
+    link = link.replace(" URL ", f" '{repository}' ").replace(" VERSION ", " main ")
 
-    linked = run("sh", "-c", f"'{program}' {command}", cwd=project)
-
-    assert linked.returncode == 0
+    assert run("sh", "-c", link, cwd=project).returncode == 0
     assert cruft(project, "diff", "--exit-code").returncode == 0
     commit(project, "Linked")
-    assert cruft(project, "update", "--skip-apply-ask", "--checkout", "later").returncode == 0
+    assert run("sh", "-c", f"{update} --checkout later", cwd=project).returncode == 0
     assert own_files(project) == later(as_made)
 
 
@@ -365,6 +365,20 @@ def test_a_project_says_from_which_version_and_answers_it_was_made(
     assert answers.items() <= said.items()
     place = str(template).encode()
     assert [name for name, content in files(project).items() if place in content] == []
+
+
+def test_a_replayed_run_names_the_version_of_its_files(template: Path, tmp_path: Path) -> None:
+    """Although cookiecutter restores the private variables of the run that it replays."""
+    later = shutil.copytree(template, tmp_path / "template")
+    command = (sys.executable, "-m", "cookiecutter", later)
+    first = (*command, "--no-input", "--output-dir", "first")
+    run(*first, "project_name=Acme", cwd=tmp_path).check_returncode()
+    change_for_later(later)
+
+    run(*command, "--replay", "--output-dir", "second", cwd=tmp_path).check_returncode()
+
+    said = json.loads((tmp_path / "second" / "acme" / ".template.json").read_text())
+    assert (said["template_version"], said["project_name"]) == ("99.0.0", "Acme")
 
 
 def test_a_release_is_stored_by_the_command_of_contributing(
