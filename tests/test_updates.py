@@ -214,6 +214,7 @@ def own_files(project: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("answers", ANSWERS, ids=lambda answers: answers["handler_style"])
 def test_a_project_of_a_stored_release_becomes_one_of_the_present(
@@ -267,6 +268,7 @@ def test_a_conflict_shows_as_one(cruft: Cruft, make: Make, *, under_git: bool) -
     assert updated == {name: content for name, content in wanted.items() if name != CHAT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
