@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -118,10 +119,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     about = metadata(__package__)
     readme = about.get_all("Description", [""])[0].splitlines()
+    heading = next((line[2:] for line in readme if line.startswith("# ")), about["Name"])
     application = Application if settings.service_api_keys else FastAPI
     app = application(
-        # The heading of README.md; the distribution's name is normalized.
-        title=next((line[2:] for line in readme if line.startswith("# ")), about["Name"]),
+        # As README.md's Markdown shows it; the distribution's name is normalized.
+        title=re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", heading),
         summary=about["Summary"],
         version=about["Version"],
         lifespan=lifespan,
