@@ -10,14 +10,17 @@ and what it needs.
 
 from __future__ import annotations
 
+import atexit
 import json
 import keyword
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -223,7 +226,36 @@ def project_folder(answers: dict[str, Any]) -> str:
     """
     answers.update({name: QUESTIONS[name] for name in PRIVATE})
     answers["__package_name"] = package_name(answers)
-    return str(answers["project_slug"])
+    slug = str(answers["project_slug"])
+    if "_output_dir" in answers:  # cruft has none: it generates in a temporary folder
+        prepare(Path(answers["_output_dir"]), slug)
+    return slug
+
+
+def prepare(output: Path, slug: str) -> None:
+    """See to it that nothing half-made is left when cookiecutter is interrupted.
+
+    Raises:
+        Refusal: no folder can be made there, or a killed run has left something.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output):
+            pass
+    except OSError as error:
+        raise Refusal(
+            f"No folder can be made in {ascii(str(output))[1:-1]} ({error.strerror}):"
+            " name another with --output-dir."
+        ) from None
+    hook = runpy.run_path(str(TEMPLATE / "hooks" / "pre_gen_project.py"))
+    project = output / slug
+    for name in (hook["ASIDE"], hook["MOVING"]):
+        if (project / name).exists():
+            raise Refusal(
+                f"Cookiecutter was killed when it ran before: move what is in {slug}/{name}"
+                f" back into {slug}, and remove {name}."
+            )
+    atexit.register(hook["undo"], project, existed=project.exists())
 
 
 def find_problems(answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

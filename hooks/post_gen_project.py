@@ -97,6 +97,7 @@ VARIANTS = {
 UNFINISHED = "HOOKS_DID_NOT_RUN.md"
 # Where `pre_gen_project.py` has set aside what was in the folder before.
 ASIDE = ".before-cookiecutter"
+MOVING = ".before-cookiecutter-moving"
 STAYS = {".git", ".venv", ASIDE}
 
 NEXT_STEPS = """
@@ -142,9 +143,11 @@ def put_back(project: Path, *, skip_existing: bool) -> None:
             shutil.rmtree(top)
         elif top.exists():
             top.unlink()
-    for path in list(aside.iterdir()):
+    moving = project / MOVING
+    aside.rename(moving)
+    for path in list(moving.iterdir()):
         path.rename(project / path.name)
-    aside.rmdir()
+    moving.rmdir()
 
 
 def with_package(paths: dict[str, str], package: str) -> dict[str, str]:
