@@ -13,7 +13,7 @@ from cookiecutter.main import cookiecutter
 
 from .answers import AWKWARD, GOOD, HOSTILE, LINES, LINES_TAKEN, TEMPLATES
 from .conftest import Bake
-from .projects import bake, run
+from .projects import bake, install, run
 from .shown import assert_shows
 
 OTHERS = {"project_slug": "typed", "author_email": "o'brien@example.com", "openai_model": "m-1"}
@@ -139,14 +139,15 @@ print(json.dumps([app.title, app.summary, about["Summary"], getaddresses([about[
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_installs_and_starts_with_any_text(
     template: Path, tmp_path: Path, venv: Path, number: int
 ) -> None:
     answers = texts(number)
     project = bake(template, tmp_path, **answers)
-    pip = (venv / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--target", "lib")
-    run(*pip, project, cwd=tmp_path).check_returncode()
+    options = ("--no-deps", "--target", "lib")
+    install(venv / "python", *options, project, cwd=tmp_path).check_returncode()
 
     shown = run(venv / "python", "-c", METADATA, cwd=tmp_path, PYTHONPATH=str(tmp_path / "lib"))
 

@@ -70,7 +70,7 @@ CHECKERS = {
 }
 WITHOUT_SCHEMA = re.compile(
     r"deploy/(kubernetes|observability|compose)/.+"  # kubectl, promtool and Grafana read these
-    r"|\.github/zizmor\.yml"
+    r"|\.github/zizmor\.yml|\.template\.json"
 )
 
 # What only frameworks use, by these names.

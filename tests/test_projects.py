@@ -45,6 +45,7 @@ def test_an_import_from_the_wrong_wing_is_found(
     assert check().returncode == 1
 
 
+@pytest.mark.slow
 def test_styles_publish_the_same_openapi_document(
     template: Path, tmp_path: Path, venv: Path
 ) -> None:

@@ -10,6 +10,9 @@ from .conftest import Bake
 from .projects import files, run
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def install(tmp_path: Path) -> Callable[[str], str]:
     """Install a version of cookiecutter, and get the PYTHONPATH where it is."""
