@@ -5,7 +5,8 @@ from pathlib import Path
 from string import punctuation
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from needs_cookiecutter_2_1 import (
@@ -17,7 +18,7 @@ from needs_cookiecutter_2_1 import (
     slug_problems,
 )
 
-from .answers import GOOD, HOSTILE, LINES
+from .answers import GOOD, HOSTILE, LINES, LINES_TAKEN
 from .projects import bake
 from .shown import GITHUB, assert_shows, rendered
 
@@ -74,10 +75,17 @@ def test_the_slug_that_is_offered_is_never_refused(name: object) -> None:
 
 
 @cheap
-@given(LINE)
+@given(LINE.filter(lambda text: not any(line_problems(text))))
 def test_markdown_shows_what_was_typed(text: str) -> None:
-    if any(line_problems(text)):
-        return
+    assert_rendered(text)
+
+
+@pytest.mark.parametrize("text", LINES_TAKEN)
+def test_markdown_shows_what_is_hard_to_show(text: str) -> None:
+    assert_rendered(text)
+
+
+def assert_rendered(text: str) -> None:
     escaped = as_markdown(text)
 
     page = rendered(f"# {escaped}\n\n{escaped}\n\nThe rest.\n")
@@ -90,7 +98,14 @@ def test_the_renderer_would_show_it_otherwise() -> None:
     assert [token.type for token in GITHUB.parse("<!--\n\n# x\n")] == ["html_block"]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@pytest.mark.slow
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # to shrink an example would take minutes
+)
 @given(st.fixed_dictionaries(TAKEN_ANSWERS | CHOSEN))
 def test_what_is_not_refused_is_shown(template: Path, answers: dict[str, str]) -> None:
     answers |= {"license": "MIT"} if answers["license"] == "Apache-2.0" else {}  # names no holder

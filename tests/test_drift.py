@@ -17,6 +17,8 @@ from drift.exchanges import Api, exchanges
 
 from .projects import ROOT
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-the-right-key"
 Json = dict[str, Any]
 Change = Callable[[Json], object]  # changes an answer in place

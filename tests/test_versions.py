@@ -9,7 +9,6 @@ import pytest
 from .conftest import Bake
 from .projects import files, run
 
-
 pytestmark = pytest.mark.slow
 
 
