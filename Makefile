@@ -68,12 +68,13 @@ replicas: $(INSTALLED)
 drift: $(INSTALLED)
 	@$(VENV_PYTHON) -m drift $(ARGS)
 
-# More processes than cores, for many tests wait.
+# More processes than cores, for many tests wait. tests/distribution.py says which tests share one.
+TOGETHER := -n 3 --no-loadscope-reorder
 test: $(INSTALLED)
-	$(VENV_PYTHON) -m pytest -n 3 --dist loadgroup
+	$(VENV_PYTHON) -m pytest $(TOGETHER)
 
 test-quick: $(INSTALLED)
-	$(VENV_PYTHON) -m pytest -n 3 --dist loadgroup -m "not slow"
+	$(VENV_PYTHON) -m pytest $(TOGETHER) -m "not slow"
 
 # ruff takes the template's own configuration for the template's files, so what is different here is
 # said here: no cache in the template, not the one Python file with Jinja in it, not N999, which is

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from .containers import PYTHON, Containers, installed, ship
+from .distribution import Distribution
 from .projects import ROOT, bake, environment, install
 
 Bake = Callable[..., Path]
@@ -27,22 +28,15 @@ TOOLS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and what pytest-xdist has to run in one process."""
     for item in items:
-        assert isinstance(item, pytest.Function)
         if item.path.parent.name in {"ci", "kubernetes"}:
             item.add_marker("slow")
-        if item.get_closest_marker("xdist_group"):
-            continue
-        if "containers" in item.fixturenames:
-            group = "containers"
-        elif item.get_closest_marker("independent"):
-            group = item.nodeid
-        else:
-            group = item.path.name  # the tests of a module share what it made
-        item.add_marker(pytest.mark.xdist_group(group))
-    # The longest first: at the end, no process then waits for another.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Distribution:
+    return Distribution(config)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -122,6 +122,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", MIXED, ids=range(len(MIXED)))
 def test_every_file_shows_what_was_typed(baked: Bake, answers: dict[str, str]) -> None:
     assert_shows(baked(**answers), answers)
@@ -156,6 +157,7 @@ def test_installs_and_starts_with_any_text(
     assert json.loads(shown.stdout) == [answers["project_name"], description, description, [author]]
 
 
+@pytest.mark.slow
 def test_every_reader_of_the_settings_finds_the_model(
     template: Path, tmp_path: Path, venv: Path
 ) -> None:

@@ -8,6 +8,7 @@ what deploys a project with each answer to `deployment` and `ci`.
 import json
 import re
 import socket
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -49,6 +50,7 @@ TWO_BLANK_LINES = re.compile(r"\n\n\n")
 CODE = re.compile(r"^```.+?^```", re.MULTILINE | re.DOTALL)  # in Markdown; PEP 8 has blank lines
 TAB = re.compile(r"^\t", re.MULTILINE)
 
+RUFF = (sys.executable, "-m", "ruff")  # the same as in a project
 Parse = Callable[[str], object]
 PARSERS: dict[str, Parse] = {
     ".json": json.loads,
@@ -174,9 +176,9 @@ def test_has_no_noise_in_its_text(project: Path) -> None:
         assert found == [], path
 
 
-def test_ruff_finds_nothing(project: Path, venv: Path) -> None:
+def test_ruff_finds_nothing(project: Path) -> None:
     for command in (("check",), ("format", "--check")):
-        assert run(venv / "ruff", *command, "--no-cache", cwd=project).returncode == 0
+        assert run(*RUFF, *command, "--no-cache", cwd=project).returncode == 0
 
 
 def test_every_file_parses(project: Path) -> None:
@@ -188,6 +190,7 @@ def test_every_file_parses(project: Path) -> None:
     assert {"pyproject.toml", ".pre-commit-config.yaml"} < parsed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patterns", "command"), CHECKERS.items(), ids=" ".join)
 def test_files_are_valid(
     projects: dict[str, Path], tools: Path, patterns: tuple[str, ...], command: tuple[str, ...]
@@ -215,12 +218,13 @@ def test_every_file_with_a_schema_is_checked_against_it(projects: dict[str, Path
     assert unchecked == []
 
 
-def test_its_documentation_names_what_is_there(project: Path, venv: Path) -> None:
-    options = ("-p", "no:cacheprovider", "--noconftest", "--quiet")
-    done = run(venv / "python", "-m", "pytest", *options, "tests/test_docs.py", cwd=project)
+def test_its_documentation_names_what_is_there(project: Path) -> None:
+    command = ("-m", "pytest", "-p", "no:cacheprovider", "--noconftest", "tests/test_docs.py")
+    done = run(sys.executable, *command, cwd=project, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_nothing_in_its_code_or_dependencies_is_unused(
     projects: dict[str, Path], venv: Path, tools: Path, style: str
@@ -270,7 +274,7 @@ def test_its_wheel_is_installed_elsewhere_and_starts(
         wait_until(lambda: get(port, "/readyz"))
 
 
-def test_every_exception_to_ruffs_rules_is_needed(projects: dict[str, Path], venv: Path) -> None:
+def test_every_exception_to_ruffs_rules_is_needed(projects: dict[str, Path]) -> None:
     """In one style at least."""
     styles = [next(path for name, path in projects.items() if name.startswith(s)) for s in STYLES]
     lint = tomllib.loads((styles[0] / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
@@ -281,7 +285,7 @@ def test_every_exception_to_ruffs_rules_is_needed(projects: dict[str, Path], ven
         for rule in rules
         if not any(
             run(
-                *(venv / "ruff", "check", "--isolated", "--no-cache", "--select", rule),
+                *(*RUFF, "check", "--isolated", "--no-cache", "--select", rule),
                 *(folder.removesuffix("*") or "src", "--target-version", "py311"),
                 cwd=project,
             ).returncode

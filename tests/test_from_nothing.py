@@ -13,7 +13,7 @@ import pytest
 from .conftest import Bake
 from .projects import STYLES, bake, environment, install, interpreter, run, uv
 
-pytestmark = [pytest.mark.slow, pytest.mark.independent]
+pytestmark = pytest.mark.slow
 
 # A Python for each style. Where it is not installed, the one that runs the tests stands in.
 PYTHONS = {"to_thread": "3.11", "sync": "3.12", "async": "3.13"}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from .ci.repositories import workflows
 from .conftest import Bake
 from .containers import HARDENED, PYTHON, Containers, free_port
 from .projects import run
@@ -253,3 +254,21 @@ def test_trusts_a_companys_certificate_if_told(
         status, log = verdict(IMAGE, *mount)
         assert status == "unreachable"
         assert "certificate" in log
+
+
+def test_the_steps_of_image_yml_try_the_real_image(
+    containers: Containers, shipped: Path, tmp_path: Path
+) -> None:
+    """From the archive that a builder writes, by another name and port."""
+    archive = ("--format", "oci-archive", "--output", tmp_path / "image.tar")
+    containers.podman("save", *archive, "chat-service").check_returncode()
+    steps = workflows(shipped)["image.yml"]["jobs"]["image"]["steps"]
+    scripts = [step["run"] for step in steps if "podman run" in step.get("run", "")]
+    try:
+        for script in scripts:
+            here = script.replace("127.0.0.1:8000", f"127.0.0.1:{free_port()}")
+            done = run("bash", "-e", "-c", here.replace("candidate", "tried"), cwd=tmp_path)
+            assert done.returncode == 0
+    finally:
+        containers.podman("rm", "--force", "--time", "0", "tried")
+    assert len(scripts) == 2

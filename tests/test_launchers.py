@@ -21,7 +21,7 @@ import pytest
 from .conftest import Bake
 from .projects import STYLES, install
 
-pytestmark = [pytest.mark.slow, pytest.mark.independent]
+pytestmark = pytest.mark.slow
 
 PACKAGES = (
     "fastapi-cli",

@@ -10,7 +10,6 @@ from .projects import ROOT, run
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("types")
 def test_the_offline_openai_passes_its_tests(
     baked: Bake, venv: Path, mypy: tuple[str | Path, ...]
 ) -> None:

@@ -10,6 +10,8 @@ from needs_cookiecutter_2_1 import slug_problems
 
 from .projects import ROOT, STYLES, bake, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("style", STYLES)
 def test_imports_keep_to_the_wings(template: Path, tmp_path: Path, venv: Path, style: str) -> None:
@@ -45,7 +47,6 @@ def test_an_import_from_the_wrong_wing_is_found(
     assert check().returncode == 1
 
 
-@pytest.mark.slow
 def test_styles_publish_the_same_openapi_document(
     template: Path, tmp_path: Path, venv: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from .conftest import Bake
 from .projects import STYLES, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("types")]
+pytestmark = pytest.mark.slow
 
 ASK = """
 from dev.offline_openai import running

@@ -230,6 +230,7 @@ def test_a_project_of_a_stored_release_becomes_one_of_the_present(
     assert own_files(project) == wanted
 
 
+@pytest.mark.slow
 def test_a_later_version_may_need_a_filter_that_its_own_extension_has(
     cruft: Cruft, make: Make
 ) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ..containers import Containers, free_port
-from ..projects import run
 from .act import COMMANDS, act, calls
-from .repositories import DEPLOYMENTS, THIS_PYTHON, git, workflows
+from .repositories import DEPLOYMENTS, THIS_PYTHON, git
 
 
 @pytest.fixture
@@ -106,22 +104,3 @@ def test_what_the_scan_finds_stops_a_release_alone(
     assert (done.returncode != 0) is is_tag
     assert "Failure - Main Scan it" in done.stdout
     assert not [call for call in calls(tmp_path) if call.startswith(("gh", "skopeo"))]
-
-
-@pytest.mark.usefixtures("shipped")
-def test_the_steps_of_image_yml_try_the_real_image(
-    containers: Containers, projects: dict[str, Path], tmp_path: Path
-) -> None:
-    """From the archive that a builder writes, by another name and port."""
-    archive = ("--format", "oci-archive", "--output", tmp_path / "image.tar")
-    containers.podman("save", *archive, "chat-service").check_returncode()
-    steps = workflows(projects["docker-github"])["image.yml"]["jobs"]["image"]["steps"]
-    scripts = [step["run"] for step in steps if "podman run" in step.get("run", "")]
-    try:
-        for script in scripts:
-            here = script.replace("127.0.0.1:8000", f"127.0.0.1:{free_port()}")
-            done = run("bash", "-e", "-c", here.replace("candidate", "tried"), cwd=tmp_path)
-            assert done.returncode == 0
-    finally:
-        containers.podman("rm", "--force", "--time", "0", "tried")
-    assert len(scripts) == 2
