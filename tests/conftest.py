@@ -1,11 +1,13 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from filelock import FileLock
 
-from .containers import PYTHON, Containers, installed, ship
-from .distribution import Distribution
+from .containers import PYTHON, Containers, installed, place_for_images, ship
+from .distribution import Distribution, longest_first
 from .projects import ROOT, bake, environment, install
 
 Bake = Callable[..., Path]
@@ -31,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in {"ci", "kubernetes"}:
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # At the end, no process is then to wait long for another.
+    items.sort(key=lambda item: (longest_first(item.nodeid), not item.get_closest_marker("slow")))
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
@@ -72,18 +75,34 @@ def baked(template: Path, tmp_path: Path) -> Bake:
     return bake_here
 
 
+def once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path], worker: str
+) -> Path:
+    """What the first of pytest-xdist's processes makes in a folder, for all of them."""
+    root = factory.getbasetemp() if worker == "master" else factory.getbasetemp().parent
+    folder, made = root / name, root / f"{name}-is-at"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            made.write_text(str(make(folder)))
+    return Path(made.read_text())
+
+
 @pytest.fixture(scope="session")
-def venv(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def venv(template: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The commands of an environment with what the projects of all styles need."""
-    folder = tmp_path_factory.mktemp("venv")
-    commands = environment(folder)
-    for style in ("to_thread", "async"):  # with the sync client, and with the async one
-        (folder / style).mkdir()
-        project = bake(template, folder / style, handler_style=style)
-        install(
-            commands / "python", "--editable", ".", "--group", "dev", cwd=project
-        ).check_returncode()
-    return commands
+
+    def make(folder: Path) -> Path:
+        commands = environment(folder)
+        for style in ("to_thread", "async"):  # with the sync client, and with the async one
+            (folder / style).mkdir()
+            project = bake(template, folder / style, handler_style=style)
+            what = ("--compile-bytecode", "--editable", ".", "--group", "dev")
+            install(commands / "python", *what, cwd=project).check_returncode()
+        return commands
+
+    return once(tmp_path_factory, "venv", make, worker_id)
 
 
 @pytest.fixture(scope="session")
@@ -93,14 +112,18 @@ def mypy(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Pa
 
 
 @pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The commands of an environment with what reads the projects' files."""
-    return environment(tmp_path_factory.mktemp("tools"), *TOOLS)
+
+    def make(folder: Path) -> Path:
+        return environment(folder, *TOOLS)
+
+    return once(tmp_path_factory, "tools", make, worker_id)
 
 
 @pytest.fixture(scope="session")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    with installed(tmp_path_factory.mktemp("containers")) as made:
+def containers() -> Iterator[Containers]:
+    with TemporaryDirectory(dir=place_for_images()) as folder, installed(Path(folder)) as made:
         yield made
 
 

@@ -105,6 +105,13 @@ class Containers:
         return run(self.commands / "podman-compose", *name, *arguments, cwd=project, **env)
 
 
+def place_for_images() -> str | None:
+    """Memory, if there is plenty: podman waits for the disk with each step, while others write."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it has a name of its own
+    is_large = memory.is_dir() and shutil.disk_usage(memory).free > 6e9
+    return str(memory) if is_large else None
+
+
 def certificates() -> str:
     usual = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
     return os.environ.get("SSL_CERT_FILE", usual)

@@ -9,11 +9,13 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 TOGETHER = {
     "tests/ci": "ci",
     "tests/kubernetes": "kubernetes",
+    "tests/test_benchmarks.py": "benchmarks",
     "tests/test_compose.py": "containers",
     "tests/test_image.py": "containers",
     "tests/test_image_at_work.py": "containers",
     "tests/test_offline_openai.py": "types",
     "tests/test_readme.py": "types",
+    "tests/test_replicas.py": "benchmarks",
 }
 # Their tests share nothing.
 APART = {
@@ -26,10 +28,20 @@ APART = {
 }
 
 
+def scope_of(nodeid: str) -> str:
+    file, _, _ = nodeid.partition("::")
+    folder, _, _ = file.rpartition("/")
+    if file in APART:
+        return nodeid
+    return TOGETHER.get(file) or TOGETHER.get(folder) or file
+
+
+def longest_first(nodeid: str) -> int:
+    """The rank of a test: what takes minutes comes first."""
+    scope = scope_of(nodeid)
+    return [scope == "containers", "from_nothing" in scope, True].index(True)
+
+
 class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # the same
     def _split_scope(self, nodeid: str) -> str:
-        file, _, _ = nodeid.partition("::")
-        folder, _, _ = file.rpartition("/")
-        if file in APART:
-            return nodeid
-        return TOGETHER.get(file) or TOGETHER.get(folder) or file
+        return scope_of(nodeid)

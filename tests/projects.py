@@ -240,7 +240,7 @@ def uv(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPro
 
 def install(python: Path, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Install with uv, which takes seconds where pip takes half a minute."""
-    command = ("pip", "install", "--quiet", "--compile-bytecode", "--python", python)
+    command = ("pip", "install", "--quiet", "--python", python)
     return uv(*command, *arguments, cwd=cwd)
 
 

@@ -100,7 +100,7 @@ def test_the_renderer_would_show_it_otherwise() -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=30,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     database=None,

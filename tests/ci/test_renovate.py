@@ -27,7 +27,7 @@ WRITTEN = tuple(
 )
 # Three numbers are a version, wherever they are.
 VERSION = re.compile(r"(?<![\d.])v?\d+\.\d+\.\d+(?![\d.])")
-OWN_VERSION = re.compile(r'newTag: |^version = "')
+OWN_VERSION = re.compile(r'newTag: |^version = "|"_template_version"')
 NOT_READ = re.compile(r"(^|/)(benchmarks|dev|docs|hooks|observability|src|tests)/|\.(md|png)$")
 Dependencies = Counter[tuple[str, str, str]]
 
