@@ -48,7 +48,7 @@ NOISE = {
 }
 TWO_BLANK_LINES = re.compile(r"\n\n\n")
 CODE = re.compile(r"^```.+?^```", re.MULTILINE | re.DOTALL)  # in Markdown; PEP 8 has blank lines
-TAB = re.compile(r"^\t", re.MULTILINE)
+TAB = re.compile(r"\t")
 
 RUFF = (sys.executable, "-m", "ruff")  # the same as in a project
 Parse = Callable[[str], object]
