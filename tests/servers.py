@@ -41,6 +41,15 @@ def offline_openai(python: Path, project: Path) -> Iterator[str]:
         yield process.stdout.readline().rpartition("OPENAI_BASE_URL=")[2].strip()
 
 
+def processes_with(path: Path) -> Iterator[bytes]:
+    """The command lines that have this path."""
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            command = command_line.read_bytes()
+            if bytes(path) in command:
+                yield command
+
+
 def wait_until(holds: Callable[[], object]) -> None:
     ends_at = time.monotonic() + WITHIN
     while not holds():

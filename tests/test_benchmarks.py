@@ -5,15 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from .projects import run
-from .servers import wait_until
+from .servers import processes_with, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -109,15 +107,7 @@ def test_ctrl_c_ends_every_process(template: Path, venv: Path, scratch: Path) ->
         said = bench.stdout.read()
         assert bench.wait(timeout=20) == 130
     assert said.endswith("Stopped: there is no report.\n")
-    wait_until(lambda: not list(processes_of(venv)))
-
-
-def processes_of(venv: Path) -> Iterator[bytes]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            command = path.read_bytes()
-            if bytes(venv / "python") in command and b"benchmarks" in command:
-                yield command
+    wait_until(lambda: not any(b"benchmarks" in one for one in processes_with(venv / "python")))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from .conftest import Bake
 from .projects import STYLES, bake, environment, install, interpreter, run, uv
+from .servers import processes_with
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +63,7 @@ def test_pip_installs_what_a_new_user_checks(
     assert "Installing" in checked.stdout
     assert "Installing" not in asked.stdout
     assert not (project / "uv.lock").exists()
+    assert list(processes_with(project)) == [], "its tests leave nothing running"
 
 
 @pytest.mark.parametrize("style", STYLES[1:])

@@ -2,11 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,12 +54,17 @@ def process(*arguments: str, **env: str) -> Iterator[Process]:
             env=os.environ | {"PORT": "0", "SHUTDOWN_DRAIN_SECONDS": "0"} | env,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that its workers are killed with it
         ) as popen,
     ):
         try:
             yield Process(popen, Path(log.name))
         finally:
-            popen.kill()
+            if sys.platform == "win32":
+                popen.kill()
+            else:
+                with suppress(ProcessLookupError):  # all have ended
+                    os.killpg(popen.pid, signal.SIGKILL)
 
 
 def env(offline: OfflineOpenAI, **changed: str) -> dict[str, str]:
