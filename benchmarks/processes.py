@@ -5,9 +5,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .load import HOST, Work
@@ -26,23 +27,43 @@ def running(
     command: Sequence[str | Path], *, cwd: Path, log: Path, env: dict[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """In a session of its own, so that Ctrl-C is for us alone, and none of its workers stays."""
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=os.environ | env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    with ExitStack() as stack:
+        out = stack.enter_context(log.open("wb"))
+        with late_ctrl_c():
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=os.environ | env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(kill_session, process)
+        yield process
+
+
+@contextmanager
+def late_ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of the block: a process that starts then is one to be killed."""
+    if threading.current_thread() is not threading.main_thread():  # which alone it interrupts
+        yield
+        return
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+def kill_session(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
