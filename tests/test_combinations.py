@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # ships no types; cookiecutter depends on it
@@ -33,6 +34,9 @@ DEPENDS_ON = {
     ("LICENSE",): ("license",),
     ("Dockerfile",): ("deployment", "license", "python_version"),
 }
+
+# Code depends on the style alone.
+FIRST_OF_STYLE = [next(name for name in COMBINATIONS if name.startswith(s)) for s in STYLES]
 
 JINJA = re.compile(r"\{\{|\{%|\{#|cookiecutter\.")  # what closes a tag closes a dict, too
 # Copied as they are. There, f-strings double braces, and so do templates of others.
@@ -225,12 +229,11 @@ def test_its_documentation_names_what_is_there(project: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("project", FIRST_OF_STYLE, indirect=True)
 def test_nothing_in_its_code_or_dependencies_is_unused(
-    projects: dict[str, Path], venv: Path, tools: Path, style: str
+    project: Path, venv: Path, tools: Path
 ) -> None:
     """What only tests use is unused in `src`."""
-    project = next(path for name, path in projects.items() if name.startswith(style))
     vulture: tuple[str | Path, ...] = (tools / "vulture", "--ignore-names", ",".join(CALLED))
     vulture += ("--ignore-decorators", "@router.*,@app.*,@pytest.*")
     for folders in (("src",), ("src", "dev", "tests")):
@@ -250,16 +253,31 @@ def openai_url(projects: dict[str, Path], venv: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.slow
-def test_its_wheel_is_installed_elsewhere_and_starts(
-    project: Path, venv: Path, tools: Path, openai_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def wheel(project: Path, tools: Path, tmp_path: Path) -> Path:
     build = ("-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
     run(tools / "python", *build, cwd=project).check_returncode()
     (wheel,) = tmp_path.glob("*.whl")
-    install(
+    return wheel
+
+
+@pytest.mark.slow
+def test_its_wheel_has_its_package_and_nothing_else(project: Path, wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    assert names == {name.removeprefix("src/") for name in files(project) if name[:4] == "src/"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("project", FIRST_OF_STYLE, indirect=True)
+def test_its_wheel_is_installed_elsewhere_and_starts(
+    wheel: Path, venv: Path, openai_url: str, tmp_path: Path
+) -> None:
+    installed = install(
         venv / "python", "--no-deps", "--target", tmp_path / "lib", wheel, cwd=tmp_path
-    ).check_returncode()
+    )
+    installed.check_returncode()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     settings = {
@@ -276,7 +294,7 @@ def test_its_wheel_is_installed_elsewhere_and_starts(
 
 def test_every_exception_to_ruffs_rules_is_needed(projects: dict[str, Path]) -> None:
     """In one style at least."""
-    styles = [next(path for name, path in projects.items() if name.startswith(s)) for s in STYLES]
+    styles = [projects[name] for name in FIRST_OF_STYLE]
     lint = tomllib.loads((styles[0] / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     exceptions = {"": lint["ignore"], **lint["per-file-ignores"]}
     needless = [
