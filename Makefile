@@ -86,7 +86,7 @@ lint: $(INSTALLED)
 	$(VENV_PYTHON) -m mypy
 
 clean:
-	rm -rf .venv .demo
+	rm -rf .venv .demo .hypothesis
 	find . \( -name __pycache__ -o -name ".*_cache" \) -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml

@@ -61,8 +61,9 @@ def _bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a clone would have it, without what tools have left in the work tree."""
-    ignore = shutil.ignore_patterns(".git", ".venv", ".demo", "__pycache__", ".*_cache")
-    return shutil.copytree(ROOT, tmp_path_factory.mktemp("template") / "template", ignore=ignore)
+    left = (".git", ".venv", ".demo", ".hypothesis", "__pycache__", ".*_cache")
+    folder = tmp_path_factory.mktemp("template") / "template"
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from .routes import PUBLIC
 
@@ -105,8 +107,24 @@ class Metrics:
                 with suppress(FileNotFoundError):  # another process was first
                     mark_process_dead(process)  # type: ignore[no-untyped-call] # keeps its counters
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # is public
+        registry.register(WorkersCollector(Path(directory)))
         return generate_latest(registry)
+
+
+class WorkersCollector(Collector):
+    """MultiProcessCollector, which fails while a worker starts: a new file is empty for a moment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        files = []
+        for path in self._directory.glob("*.db"):
+            with suppress(FileNotFoundError):  # of a worker that has ended
+                files += [str(path)] if path.stat().st_size else []
+        merge = MultiProcessCollector.merge
+        merged: Iterable[Metric] = merge(files)  # type: ignore[no-untyped-call] # is public
+        return merged
 
 
 def _is_alive(process: int) -> bool:
