@@ -86,6 +86,7 @@ CALLED = (
     *("image_url", "role", "temperature", "*_tokens", "finish_reason"),  # JSON's
     *("loc", "msg", "template", "shutting_down"),
     *("on_*_error", "on_*_exception", "on_invalid_request"),  # FastAPI
+    "collect",  # prometheus_client
     "_stopping",  # only held, so that the task is not collected
 )
 

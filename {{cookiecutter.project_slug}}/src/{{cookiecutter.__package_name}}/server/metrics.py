@@ -112,7 +112,7 @@ class Metrics:
 
 
 class WorkersCollector(Collector):
-    """MultiProcessCollector, which fails while a worker starts: a new file is empty for a moment."""
+    """MultiProcessCollector fails while a worker starts: its files are empty for a moment."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
