@@ -21,7 +21,6 @@ TOGETHER = {
 APART = {
     "tests/test_awkward_answers.py",
     "tests/test_bake.py",
-    "tests/test_from_nothing.py",
     "tests/test_launchers.py",
     "tests/test_questions.py",
     "tests/test_refusals.py",
